@@ -1,0 +1,54 @@
+#include "lora/base/parallel.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace lora {
+
+int available_threads() {
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  if (::sched_getaffinity(0, sizeof(mask), &mask) == 0) return std::max(1, CPU_COUNT(&mask));
+  return std::max(1U, std::thread::hardware_concurrency());
+}
+
+void parallel_for(std::size_t count, int threads, const std::function<void(std::size_t)>& body) {
+  if (threads <= 0) threads = available_threads();
+  const std::size_t workers = std::min<std::size_t>(count, static_cast<std::size_t>(threads));
+  std::atomic<std::size_t> next{0};
+  std::atomic<bool> stop{false};
+  std::mutex mutex;
+  std::exception_ptr first_failure;
+  std::size_t first_failed_index = count;
+
+  const auto work = [&] {
+    while (!stop.load(std::memory_order_relaxed)) {
+      const std::size_t index = next.fetch_add(1);
+      if (index >= count) return;
+      try {
+        body(index);
+      } catch (...) {
+        const std::lock_guard lock(mutex);
+        stop = true;
+        if (index < first_failed_index) {
+          first_failed_index = index;
+          first_failure = std::current_exception();
+        }
+      }
+    }
+  };
+  {
+    std::vector<std::jthread> pool;
+    for (std::size_t i = 1; i < workers; ++i) pool.emplace_back(work);
+    work();
+  }
+  if (first_failure) std::rethrow_exception(first_failure);
+}
+
+}  // namespace lora

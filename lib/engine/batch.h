@@ -1,0 +1,31 @@
+// One micro-batch as the training loop hands it to a model; torch-free.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "lora/base/tensor.h"
+
+namespace lora::engine {
+
+inline constexpr std::int64_t kIgnoredLabel = -100;
+
+/// Token models: `input_ids` and `labels` are [rows, columns] row major, right-padded; `lengths`
+/// holds the valid length of each row. labels[t] belongs to input_ids[t] as in transformers (the
+/// model shifts by one); kIgnoredLabel marks positions without loss.
+/// An mlp uses `x` F32 [rows, features] and `y` (I64 [rows]: classes; F32 [rows, outputs]: values).
+struct Batch {
+  std::int64_t rows = 0;
+  std::int64_t columns = 0;
+  std::vector<std::int64_t> input_ids;
+  std::vector<std::int64_t> labels;
+  std::vector<std::int64_t> lengths;
+  Tensor x;
+  Tensor y;
+};
+
+/// Number of terms of the loss: supervised next-token positions, or rows (classes) / elements
+/// (values) of an mlp batch.
+std::int64_t supervised_count(const Batch& batch);
+
+}  // namespace lora::engine

@@ -1,0 +1,371 @@
+#include "lora/format/json.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "lora/base/error.h"
+#include "lora/base/mapped_file.h"
+
+namespace lora {
+namespace {
+
+constexpr std::size_t kLinearMembers = 16;
+constexpr std::size_t kMaxDepth = 128;
+constexpr std::size_t kMaxFileSize = std::size_t{1} << 30;
+
+// Builds the value from events, because a DOM parse would hide duplicate keys.
+class Builder final : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  explicit Builder(std::string_view context) : context_(context) {}
+
+  bool null() override { return add(Json()); }
+  bool boolean(bool value) override { return add(Json(value)); }
+  bool number_integer(number_integer_t value) override { return add(Json(std::int64_t{value})); }
+  bool number_unsigned(number_unsigned_t value) override { return add(Json(std::uint64_t{value})); }
+  bool number_float(number_float_t value, const string_t&) override { return add(Json(value)); }
+  bool string(string_t& value) override { return add(Json(std::move(value))); }
+  bool binary(binary_t&) override { return false; }
+
+  bool start_object(std::size_t) override { return open(Json(JsonObject())); }
+  bool key(string_t& name) override {
+    if (stack_.back().as_object()->find(name) != nullptr)
+      throw malformed("duplicate key \"" + name + "\"");
+    keys_.back() = std::move(name);
+    return true;
+  }
+  bool end_object() override { return close(); }
+  bool start_array(std::size_t) override { return open(Json(JsonArray())); }
+  bool end_array() override { return close(); }
+
+  bool parse_error(std::size_t position, const std::string&,
+                   const nlohmann::detail::exception& failure) override {
+    std::string reason = failure.what();
+    if (const auto colon = reason.find(": "); colon != std::string::npos)
+      reason = reason.substr(colon + 2);
+    throw malformed("at byte " + std::to_string(position) + ": " + reason);
+  }
+
+  Error malformed(const std::string& reason) const {
+    return Error(ErrorKind::malformed, "cannot parse " + std::string(context_) + " as JSON: " + reason)
+        .in_file(std::string(context_));
+  }
+
+  Json take() { return std::move(root_); }
+
+ private:
+  bool open(Json container) {
+    if (stack_.size() >= kMaxDepth)
+      throw malformed("nested deeper than " + std::to_string(kMaxDepth) + " levels");
+    stack_.push_back(std::move(container));
+    keys_.emplace_back();
+    return true;
+  }
+  bool close() {
+    Json done = std::move(stack_.back());
+    stack_.pop_back();
+    keys_.pop_back();
+    return add(std::move(done));
+  }
+  bool add(Json value) {
+    if (stack_.empty()) {
+      root_ = std::move(value);
+    } else if (JsonArray* array = stack_.back().as_array()) {
+      array->push_back(std::move(value));
+    } else {
+      (*stack_.back().as_object())[keys_.back()] = std::move(value);
+    }
+    return true;
+  }
+
+  std::string_view context_;
+  Json root_;
+  std::vector<Json> stack_;
+  std::vector<std::string> keys_;
+};
+
+// Python's repr of a float: shortest digits, exponent form below 1e-4 and from 1e16 on.
+std::string float_text(double value) {
+  if (std::isnan(value)) return "\"nan\"";
+  if (std::isinf(value)) return value > 0 ? "\"inf\"" : "\"-inf\"";
+  std::array<char, 64> buffer{};
+  const double magnitude = std::fabs(value);
+  const bool scientific = magnitude != 0 && (magnitude < 1e-4 || magnitude >= 1e16);
+  const auto result =
+      std::to_chars(buffer.data(), buffer.data() + buffer.size(), value,
+                    scientific ? std::chars_format::scientific : std::chars_format::fixed);
+  std::string text(buffer.data(), result.ptr);
+  if (!scientific && text.find('.') == std::string::npos) text += ".0";
+  return text;
+}
+
+void append_escaped_unit(std::string& out, unsigned unit) {
+  constexpr std::string_view digits = "0123456789abcdef";
+  out += "\\u";
+  for (int shift = 12; shift >= 0; shift -= 4) out += digits[(unit >> shift) & 15U];
+}
+
+// Decodes one code point of valid UTF-8; returns its length, 1 with U+FFFD on malformed input.
+std::size_t decode_utf8(std::string_view text, unsigned& code_point) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned first = byte(0);
+  const std::size_t length = first < 0x80 ? 1 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4;
+  if (length > text.size() || (first >= 0x80 && first < 0xC2) || first > 0xF4) {
+    code_point = 0xFFFD;
+    return 1;
+  }
+  constexpr std::array<unsigned, 5> lead_mask{0, 0x7F, 0x1F, 0x0F, 0x07};
+  code_point = first & lead_mask[length];
+  for (std::size_t i = 1; i < length; ++i) code_point = (code_point << 6) | (byte(i) & 0x3FU);
+  return length;
+}
+
+void append_string(std::string& out, std::string_view text, bool ascii_only) {
+  out += '"';
+  while (!text.empty()) {
+    const char c = text.front();
+    const auto byte = static_cast<unsigned char>(c);
+    std::size_t used = 1;
+    switch (c) {
+      case '"':
+        out += "\\\"";
+        break;
+      case '\\':
+        out += "\\\\";
+        break;
+      case '\n':
+        out += "\\n";
+        break;
+      case '\r':
+        out += "\\r";
+        break;
+      case '\t':
+        out += "\\t";
+        break;
+      case '\b':
+        out += "\\b";
+        break;
+      case '\f':
+        out += "\\f";
+        break;
+      default:
+        if (byte < 0x20) {
+          append_escaped_unit(out, byte);
+        } else if (byte < 0x80 || !ascii_only) {
+          out += c;
+        } else {
+          unsigned code_point = 0;
+          used = decode_utf8(text, code_point);
+          if (code_point >= 0x10000) {
+            append_escaped_unit(out, 0xD800 + ((code_point - 0x10000) >> 10));
+            append_escaped_unit(out, 0xDC00 + ((code_point - 0x10000) & 0x3FFU));
+          } else {
+            append_escaped_unit(out, code_point);
+          }
+        }
+    }
+    text.remove_prefix(used);
+  }
+  out += '"';
+}
+
+class Writer {
+ public:
+  explicit Writer(const JsonStyle& style) : style_(style) {}
+
+  void write(const Json& value, int depth) {
+    if (value.is_null()) {
+      out_ += "null";
+    } else if (const auto boolean = value.as_bool()) {
+      out_ += *boolean ? "true" : "false";
+    } else if (value.is_integer()) {
+      const auto unsigned_value = value.as_uint();
+      out_ += unsigned_value ? std::to_string(*unsigned_value) : std::to_string(*value.as_int());
+    } else if (value.is_number()) {
+      out_ += float_text(*value.as_double());
+    } else if (const std::string* text = value.as_string()) {
+      append_string(out_, *text, style_.ascii_only);
+    } else if (const JsonArray* array = value.as_array()) {
+      write_items(
+          '[', ']', array->size(), depth,
+          [&](std::size_t i) { write((*array)[i], depth + 1); });
+    } else {
+      write_object(*value.as_object(), depth);
+    }
+  }
+
+  std::string take() { return std::move(out_); }
+
+ private:
+  void write_object(const JsonObject& object, int depth) {
+    std::vector<const JsonMember*> members;
+    for (const JsonMember& member : object) members.push_back(&member);
+    if (style_.sort_keys)
+      std::sort(members.begin(), members.end(),
+                [](const JsonMember* a, const JsonMember* b) { return a->first < b->first; });
+    write_items('{', '}', members.size(), depth, [&](std::size_t i) {
+      append_string(out_, members[i]->first, style_.ascii_only);
+      out_ += style_.space_after ? ": " : ":";
+      write(members[i]->second, depth + 1);
+    });
+  }
+
+  template <typename WriteItem>
+  void write_items(char open, char close, std::size_t count, int depth, WriteItem&& write_item) {
+    out_ += open;
+    for (std::size_t i = 0; i < count; ++i) {
+      if (i != 0) out_ += style_.indent < 0 && style_.space_after ? ", " : ",";
+      new_line(depth + 1);
+      write_item(i);
+    }
+    if (count != 0) new_line(depth);
+    out_ += close;
+  }
+
+  void new_line(int depth) {
+    if (style_.indent < 0) return;
+    out_ += '\n';
+    out_.append(static_cast<std::size_t>(depth * style_.indent), ' ');
+  }
+
+  JsonStyle style_;
+  std::string out_;
+};
+
+}  // namespace
+
+JsonObject::JsonObject(std::initializer_list<JsonMember> members) {
+  for (const JsonMember& member : members) (*this)[member.first] = member.second;
+}
+
+std::size_t JsonObject::position_of(std::string_view key) const {
+  if (members_.size() > kLinearMembers) {
+    const auto found = index_.find(key);
+    return found == index_.end() ? members_.size() : found->second;
+  }
+  std::size_t i = 0;
+  while (i < members_.size() && members_[i].first != key) ++i;
+  return i;
+}
+
+const Json* JsonObject::find(std::string_view key) const {
+  const std::size_t i = position_of(key);
+  return i < members_.size() ? &members_[i].second : nullptr;
+}
+
+Json* JsonObject::find(std::string_view key) {
+  const std::size_t i = position_of(key);
+  return i < members_.size() ? &members_[i].second : nullptr;
+}
+
+Json& JsonObject::operator[](std::string_view key) {
+  if (Json* found = find(key)) return *found;
+  members_.emplace_back(std::string(key), Json());
+  if (members_.size() == kLinearMembers + 1) {
+    for (std::size_t i = 0; i < members_.size(); ++i) index_.emplace(members_[i].first, i);
+  } else if (members_.size() > kLinearMembers) {
+    index_.emplace(key, members_.size() - 1);
+  }
+  return members_.back().second;
+}
+
+bool JsonObject::erase(std::string_view key) {
+  const std::size_t position = position_of(key);
+  if (position == members_.size()) return false;
+  members_.erase(members_.begin() + static_cast<std::ptrdiff_t>(position));
+  index_.clear();
+  if (members_.size() > kLinearMembers)
+    for (std::size_t i = 0; i < members_.size(); ++i) index_.emplace(members_[i].first, i);
+  return true;
+}
+
+bool operator==(const JsonObject& a, const JsonObject& b) {
+  if (a.size() != b.size()) return false;
+  return std::all_of(a.begin(), a.end(), [&](const JsonMember& member) {
+    const Json* other = b.find(member.first);
+    return other != nullptr && *other == member.second;
+  });
+}
+
+Json::Json(std::uint64_t value) {
+  if (value <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) {
+    value_ = static_cast<std::int64_t>(value);
+  } else {
+    value_ = value;
+  }
+}
+
+bool Json::is_integer() const {
+  return std::holds_alternative<std::int64_t>(value_) ||
+         std::holds_alternative<std::uint64_t>(value_);
+}
+
+bool Json::is_number() const { return is_integer() || std::holds_alternative<double>(value_); }
+
+std::optional<bool> Json::as_bool() const {
+  const bool* value = std::get_if<bool>(&value_);
+  return value ? std::optional(*value) : std::nullopt;
+}
+
+std::optional<std::int64_t> Json::as_int() const {
+  const std::int64_t* value = std::get_if<std::int64_t>(&value_);
+  return value ? std::optional(*value) : std::nullopt;
+}
+
+std::optional<std::uint64_t> Json::as_uint() const {
+  if (const std::uint64_t* value = std::get_if<std::uint64_t>(&value_)) return *value;
+  const std::int64_t* value = std::get_if<std::int64_t>(&value_);
+  if (value == nullptr || *value < 0) return std::nullopt;
+  return static_cast<std::uint64_t>(*value);
+}
+
+std::optional<double> Json::as_double() const {
+  if (const double* value = std::get_if<double>(&value_)) return *value;
+  if (const std::int64_t* value = std::get_if<std::int64_t>(&value_))
+    return static_cast<double>(*value);
+  if (const std::uint64_t* value = std::get_if<std::uint64_t>(&value_))
+    return static_cast<double>(*value);
+  return std::nullopt;
+}
+
+const Json* Json::find(std::string_view key) const {
+  const JsonObject* object = as_object();
+  return object ? object->find(key) : nullptr;
+}
+
+std::string_view Json::type_name() const {
+  if (is_null()) return "null";
+  if (is_bool()) return "boolean";
+  if (is_integer()) return "integer";
+  if (is_number()) return "number";
+  if (is_string()) return "string";
+  return is_array() ? "array" : "object";
+}
+
+Json parse_json(std::string_view text, std::string_view context) {
+  Builder builder(context);
+  nlohmann::json::sax_parse(text.begin(), text.end(), &builder);
+  return builder.take();
+}
+
+Json read_json_file(const std::filesystem::path& path) {
+  const auto file = MappedFile::open(path);
+  const auto bytes = file->bytes();
+  if (bytes.size() > kMaxFileSize)
+    throw Error(ErrorKind::malformed, "cannot parse " + path.string() + " as JSON: found " +
+                                          std::to_string(bytes.size()) +
+                                          " bytes, expected at most 1 GiB")
+        .in_file(path.string());
+  return parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path.string());
+}
+
+std::string dump_json(const Json& value, const JsonStyle& style) {
+  Writer writer(style);
+  writer.write(value, 0);
+  return writer.take();
+}
+
+}  // namespace lora

@@ -1,0 +1,48 @@
+// The grammar of tensor names in adapter files.
+//
+// A peft_key is `base_model.model.<module_path>.<tensor>`. In memory PEFT puts the adapter name
+// behind the LoRA attribute (`lora_A.default.weight`); wrappers add `module.` (DDP), `_orig_mod.`
+// (torch.compile) or `_fsdp_wrapped_module.` components anywhere.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace lora {
+
+enum class KeyRole {
+  lora_a,            ///< lora_A.weight
+  lora_b,            ///< lora_B.weight
+  lora_b_bias,       ///< lora_B.bias (lora_bias)
+  embedding_a,       ///< lora_embedding_A
+  embedding_b,       ///< lora_embedding_B
+  magnitude,         ///< lora_magnitude_vector[.weight] (DoRA)
+  trainable_tokens,  ///< token_adapter.trainable_tokens_delta
+  base_layer,        ///< <module>.base_layer.<param>: saved biases and embeddings
+  saved,             ///< <module>.<param>: modules_to_save, biases of unwrapped modules
+  variant,           ///< lora_diag, lora_velora_embed, lora_monteclora_sampler...
+};
+
+struct ParsedKey {
+  KeyRole role = KeyRole::saved;
+  std::string module_path;        ///< base model path, without any prefix or wrapper
+  std::string parameter;          ///< last component ("weight", "bias"); empty where the role says it
+  std::string adapter_name;       ///< "default" when the key carried one, else empty
+  bool has_peft_prefix = false;   ///< started with base_model.model.
+  std::vector<std::string> wrappers;  ///< wrapper components found ("_orig_mod", "module", ...)
+
+  bool is_lora() const { return role != KeyRole::saved && role != KeyRole::base_layer; }
+};
+
+/// Takes any name apart. Names that carry nothing of LoRA come back with role `saved`.
+ParsedKey parse_key(std::string_view name);
+
+/// The clean peft_key of a parsed name, as PEFT writes it.
+std::string to_peft_key(const ParsedKey& key);
+
+/// Name of the base parameter this key refers to (`<module_path>.<parameter>`).
+std::string to_base_name(const ParsedKey& key);
+
+}  // namespace lora

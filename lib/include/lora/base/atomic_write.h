@@ -1,0 +1,66 @@
+// Files and directories that appear complete or not at all.
+//
+// A file is written under a temporary name beside its target, synced and renamed. A directory is
+// filled as a hidden sibling and renamed last. An interruption leaves the old content as it was; a
+// killed process can leave only a hidden sibling `.NAME.lora-tmp-PID-N`, which the next write to the
+// same target removes once its process is gone.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "lora/base/file_system.h"
+
+namespace lora {
+
+struct WriteOptions {
+  bool force = false;                       ///< replace an existing target
+  FileSystem* file_system = nullptr;        ///< null: the real one
+  FileSystem& fs() const { return file_system ? *file_system : real_file_system(); }
+};
+
+/// Throws Error(output) when `path` exists and `force` is false; the hint names --force.
+/// An existing empty directory counts as absent when `for_directory` is true.
+void require_absent(const std::filesystem::path& path, bool force, bool for_directory = false);
+
+/// Calls `fill` with an open file under a temporary name, then syncs and renames it to `path`.
+void write_file_atomically(const std::filesystem::path& path, const WriteOptions& options,
+                           const std::function<void(WritableFile&)>& fill);
+void write_file_atomically(const std::filesystem::path& path, std::string_view content,
+                           const WriteOptions& options);
+
+/// A directory under construction. Write into staging_path(); commit() publishes it. Destroyed
+/// without commit() it removes everything it made, missing parents of the target included.
+class AtomicDirectory {
+ public:
+  /// Throws Error(output) when the target exists (see require_absent) or its parent is not
+  /// writable. Missing parents are created.
+  AtomicDirectory(std::filesystem::path target, const WriteOptions& options);
+  ~AtomicDirectory();
+  AtomicDirectory(const AtomicDirectory&) = delete;
+  AtomicDirectory& operator=(const AtomicDirectory&) = delete;
+
+  const std::filesystem::path& staging_path() const { return staging_; }
+  FileSystem& fs() const { return options_.fs(); }
+
+  /// Opens a file inside the staging directory (sub-directories are created as needed).
+  std::unique_ptr<WritableFile> create(const std::filesystem::path& relative);
+  void write(const std::filesystem::path& relative, std::string_view content);
+
+  /// Makes the directory visible at the target. With force, an existing target is exchanged and
+  /// then removed, so that at every moment one complete version is there.
+  void commit();
+
+ private:
+  std::filesystem::path target_;
+  std::filesystem::path staging_;
+  std::filesystem::path first_created_parent_;
+  WriteOptions options_;
+  bool committed_ = false;
+};
+
+}  // namespace lora

@@ -1,0 +1,17 @@
+// Identity of one tensor: SHA-256 over its name, dtype, shape and bytes.
+//
+// Layout hashed: "lora.tensor/1\0", u64 length of the name, the name, u64 length of the dtype's
+// spelling, the spelling, u64 number of extents, each extent as u64, u64 number of bytes, the bytes.
+// All integers little endian. The same layout serves base.lock.json and lora_manifest.json.
+#pragma once
+
+#include <string_view>
+
+#include "lora/base/sha256.h"
+#include "lora/base/tensor.h"
+
+namespace lora {
+
+Digest tensor_digest(std::string_view name, const Tensor& tensor);
+
+}  // namespace lora
