@@ -1,0 +1,155 @@
+// Training data: files to examples of token ids (or rows of numbers for an mlp), and the order in
+// which a run visits them.
+//
+// Formats, by file name:
+//   .txt          one document, one token stream cut into blocks of exactly seq_len tokens; what is
+//                 left after the last whole block is dropped (noted). No end token is appended.
+//   .jsonl        one object a line: `text` | `prompt` + `completion` | `messages` | `input_ids`
+//                 with optional `labels`. Blank lines are skipped. Other keys are ignored.
+//   .safetensors  for an mlp: `x` F32 [rows, features] with `y` I64 [rows] (classes) or
+//                 F32 [rows, outputs] (values).
+//
+// End tokens: `text` and `completion` get the tokenizer's eos token appended unless their text
+// already ends with it, as TRL's SFTTrainer does; `messages` and `input_ids` are taken as they are.
+// Special tokens of the tokenizer's post-processor are added to .txt, `text` and `prompt`, never to
+// `messages` (the template writes them itself).
+//
+// Too long: an example with more than seq_len tokens keeps its first seq_len; every such line is
+// reported in Dataset::truncated. One whose kept part exceeds the model's positions is an error.
+//
+// Every line that cannot be used (does not parse, holds no known key, a token id out of range, no
+// supervised position left, ...) is an error: all of them are gathered into one Error(malformed)
+// per call that lists the first ten as "file:line: reason" and counts the rest. Nothing is dropped
+// in silence.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "lora/base/sha256.h"
+#include "lora/base/tensor.h"
+
+namespace lora {
+
+class Tokenizer;
+class ChatTemplate;
+
+/// Label of a position without loss, as in PyTorch and transformers.
+inline constexpr std::int64_t kNoLabel = -100;
+
+/// One training sequence. `labels` has the length of `input_ids`; labels[t] belongs to input_ids[t]
+/// (the model shifts by one, so labels[0] never counts).
+struct Example {
+  std::vector<std::int64_t> input_ids;
+  std::vector<std::int64_t> labels;
+  std::string origin;  ///< "data.jsonl:12"; "corpus.txt, tokens 512 to 1023" for a block
+};
+
+/// What carries loss. `completion`: completions and assistant turns only; `text`, .txt and
+/// `input_ids` without `labels` have no completion and are refused. `labels` of a line always win.
+enum class LossOn { all, completion };
+
+struct DataOptions {
+  const Tokenizer* tokenizer = nullptr;         ///< needed by all but `input_ids` and .safetensors
+  const ChatTemplate* chat_template = nullptr;  ///< needed by `messages`
+  std::int64_t seq_len = 512;
+  std::int64_t max_positions = 0;  ///< of the model; 0: no limit known
+  std::int64_t vocab_size = 0;     ///< of the model; ids must lie below; 0: not checked
+  LossOn loss_on = LossOn::all;
+  int threads = 0;  ///< 0: all; the result does not depend on it
+};
+
+/// A file that was read, for run.json.
+struct DataFile {
+  std::filesystem::path path;  ///< as given
+  Digest digest;               ///< SHA-256 of its bytes
+  std::uint64_t bytes = 0;
+  std::size_t examples = 0;
+};
+
+/// An example that was cut to seq_len.
+struct Truncation {
+  std::string origin;
+  std::int64_t tokens = 0;  ///< before the cut
+};
+
+/// Examples in file order. Tokens are held compactly; example() builds one on access, so it may be
+/// called from any thread.
+class Dataset {
+ public:
+  /// Sequences, blocks, or rows of an mlp.
+  std::size_t size() const { return is_tabular ? rows_ : ends_.size(); }
+
+  /// Sequence `index` < size(); only when !is_tabular.
+  Example example(std::size_t index) const;
+
+  /// Where example or row `index` came from: for messages about a batch.
+  std::string origin(std::size_t index) const;
+
+  /// Number of tokens of sequence `index`, without building it.
+  std::int64_t length(std::size_t index) const;
+
+  /// Appends a sequence; `labels` as long as `input_ids`, which is not empty. For the loader and
+  /// for tests of code that consumes data sets.
+  void append(const Example& example);
+  /// Makes this a table of rows; shapes as in the paragraph above. Throws Error(malformed) else.
+  void set_table(Tensor table_x, Tensor table_y, std::string table_origin);
+
+  bool is_block_stream = false;  ///< every file was .txt: all examples have seq_len tokens
+  bool is_tabular = false;       ///< .safetensors: use x and y, example() is not available
+  Tensor x;                      ///< F32 [rows, features]
+  Tensor y;                      ///< I64 [rows] or F32 [rows, outputs]
+
+  std::int64_t total_tokens = 0;
+  std::int64_t supervised_tokens = 0;  ///< positions 1.. whose label is not kNoLabel
+  std::vector<DataFile> files;
+  std::vector<Truncation> truncated;
+  std::vector<std::string> notes;  ///< one-line remarks to be said aloud (tails dropped, cuts)
+
+ private:
+  std::vector<std::int32_t> ids_;
+  std::vector<std::int32_t> labels_;
+  std::vector<std::size_t> ends_;  ///< one past the last token of each sequence
+  std::vector<std::string> origins_;
+  std::string table_origin_;
+  std::size_t rows_ = 0;
+};
+
+/// Reads all files in the order given. Mixing .safetensors with token files is an Error(usage), as
+/// is an unknown ending; a data set without any example is an Error(malformed).
+Dataset load_dataset(const std::vector<std::filesystem::path>& files, const DataOptions& options);
+
+/// Order of one epoch: 0..size-1, or with `shuffle` a Fisher-Yates permutation drawn from
+/// CounterRandom(seed, stream of this epoch). The same on every machine.
+std::vector<std::size_t> epoch_order(std::size_t size, std::uint64_t epoch, std::uint64_t seed,
+                                     bool shuffle);
+
+/// Which examples make up batch k of a run: positions k*batch_size .. (k+1)*batch_size-1 of the
+/// endless sequence epoch 0, epoch 1, ... (a batch may reach into the next epoch; none is short).
+/// A pure function of (size, batch_size, seed, shuffle, k), so a resumed run needs only its step.
+/// With `shuffle` off this is `(k*batch_size + i) mod size`. With gradient accumulation k counts
+/// micro-batches: step * grad_accum + micro_batch.
+class BatchPlan {
+ public:
+  /// Throws Error(usage) when size or batch_size is 0.
+  BatchPlan(std::size_t size, std::size_t batch_size, std::uint64_t seed, bool shuffle);
+
+  /// Indices into the data set. Remembers the epoch's order between calls; not thread-safe.
+  std::vector<std::size_t> batch(std::uint64_t k);
+
+  /// Batches needed to visit every example `epochs` times, rounded up.
+  std::uint64_t batches_for(double epochs) const;
+
+ private:
+  std::size_t size_;
+  std::size_t batch_size_;
+  std::uint64_t seed_;
+  bool shuffle_;
+  std::uint64_t cached_epoch_ = 0;
+  std::vector<std::size_t> order_;
+};
+
+}  // namespace lora
