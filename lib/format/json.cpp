@@ -7,6 +7,8 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "format/in_quotes.h"
+#include "format/utf8.h"
 #include "lora/base/error.h"
 #include "lora/base/mapped_file.h"
 
@@ -33,7 +35,7 @@ class Builder final : public nlohmann::json_sax<nlohmann::json> {
   bool start_object(std::size_t) override { return open(Json(JsonObject())); }
   bool key(string_t& name) override {
     if (stack_.back().as_object()->find(name) != nullptr)
-      throw malformed("duplicate key \"" + name + "\"");
+      throw malformed("duplicate key " + in_quotes(name));
     keys_.back() = std::move(name);
     return true;
   }
@@ -46,11 +48,14 @@ class Builder final : public nlohmann::json_sax<nlohmann::json> {
     std::string reason = failure.what();
     if (const auto colon = reason.find(": "); colon != std::string::npos)
       reason = reason.substr(colon + 2);
+    // The rest repeats the offending input, which may be long and need not be UTF-8.
+    reason = reason.substr(0, reason.find("; last read"));
     throw malformed("at byte " + std::to_string(position) + ": " + reason);
   }
 
   Error malformed(const std::string& reason) const {
-    return Error(ErrorKind::malformed, "cannot parse " + std::string(context_) + " as JSON: " + reason)
+    return Error(ErrorKind::malformed,
+                 "cannot parse " + std::string(context_) + " as JSON: " + reason)
         .in_file(std::string(context_));
   }
 
@@ -108,19 +113,20 @@ void append_escaped_unit(std::string& out, unsigned unit) {
   for (int shift = 12; shift >= 0; shift -= 4) out += digits[(unit >> shift) & 15U];
 }
 
-// Decodes one code point of valid UTF-8; returns its length, 1 with U+FFFD on malformed input.
-std::size_t decode_utf8(std::string_view text, unsigned& code_point) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned first = byte(0);
-  const std::size_t length = first < 0x80 ? 1 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4;
-  if (length > text.size() || (first >= 0x80 && first < 0xC2) || first > 0xF4) {
-    code_point = 0xFFFD;
-    return 1;
+// Appends the code point at the front of `text`, U+FFFD for a byte that is not UTF-8, so that the
+// document is valid whatever the input; returns the bytes used.
+std::size_t append_non_ascii(std::string& out, std::string_view text, bool ascii_only) {
+  char32_t code_point = 0xFFFD;
+  const std::size_t length = decode_utf8(text, code_point);
+  if (!ascii_only) {
+    out += length == 0 ? std::string_view("\xEF\xBF\xBD") : text.substr(0, length);
+  } else if (code_point >= 0x10000) {
+    append_escaped_unit(out, 0xD800 + static_cast<unsigned>((code_point - 0x10000) >> 10));
+    append_escaped_unit(out, 0xDC00 + static_cast<unsigned>((code_point - 0x10000) & 0x3FFU));
+  } else {
+    append_escaped_unit(out, static_cast<unsigned>(code_point));
   }
-  constexpr std::array<unsigned, 5> lead_mask{0, 0x7F, 0x1F, 0x0F, 0x07};
-  code_point = first & lead_mask[length];
-  for (std::size_t i = 1; i < length; ++i) code_point = (code_point << 6) | (byte(i) & 0x3FU);
-  return length;
+  return length == 0 ? 1 : length;
 }
 
 void append_string(std::string& out, std::string_view text, bool ascii_only) {
@@ -154,17 +160,10 @@ void append_string(std::string& out, std::string_view text, bool ascii_only) {
       default:
         if (byte < 0x20) {
           append_escaped_unit(out, byte);
-        } else if (byte < 0x80 || !ascii_only) {
+        } else if (byte < 0x80) {
           out += c;
         } else {
-          unsigned code_point = 0;
-          used = decode_utf8(text, code_point);
-          if (code_point >= 0x10000) {
-            append_escaped_unit(out, 0xD800 + ((code_point - 0x10000) >> 10));
-            append_escaped_unit(out, 0xDC00 + ((code_point - 0x10000) & 0x3FFU));
-          } else {
-            append_escaped_unit(out, code_point);
-          }
+          used = append_non_ascii(out, text, ascii_only);
         }
     }
     text.remove_prefix(used);
@@ -189,9 +188,8 @@ class Writer {
     } else if (const std::string* text = value.as_string()) {
       append_string(out_, *text, style_.ascii_only);
     } else if (const JsonArray* array = value.as_array()) {
-      write_items(
-          '[', ']', array->size(), depth,
-          [&](std::size_t i) { write((*array)[i], depth + 1); });
+      write_items('[', ']', array->size(), depth,
+                  [&](std::size_t i) { write((*array)[i], depth + 1); });
     } else {
       write_object(*value.as_object(), depth);
     }
@@ -347,6 +345,11 @@ std::string_view Json::type_name() const {
 
 Json parse_json(std::string_view text, std::string_view context) {
   Builder builder(context);
+  // The library skips a byte order mark and takes a NUL for the end of the text.
+  if (text.starts_with("\xEF\xBB\xBF"))
+    throw builder.malformed("found a byte order mark, expected plain UTF-8");
+  if (const auto nul = text.find('\0'); nul != std::string_view::npos)
+    throw builder.malformed("at byte " + std::to_string(nul + 1) + ": found a NUL byte");
   nlohmann::json::sax_parse(text.begin(), text.end(), &builder);
   return builder.take();
 }

@@ -105,10 +105,10 @@ class Json {
 };
 
 struct JsonStyle {
-  int indent = -1;           ///< -1: one line; otherwise spaces per level
-  bool sort_keys = false;    ///< recursively, by code point as Python sorts
-  bool ascii_only = false;   ///< escape everything beyond ASCII as \uXXXX
-  bool space_after = true;   ///< one line: Python's default ", " and ": "; false: no spaces
+  int indent = -1;          ///< -1: one line; otherwise spaces per level
+  bool sort_keys = false;   ///< recursively, by code point as Python sorts
+  bool ascii_only = false;  ///< escape everything beyond ASCII as \uXXXX
+  bool space_after = true;  ///< one line: Python's default ", " and ": "; false: no spaces
 };
 
 /// PEFT's adapter_config.json: indent 2, sorted, ASCII, no final newline.

@@ -1,8 +1,8 @@
 // The safetensors container: strict zero-copy reading and byte-exact writing.
 //
 // Reading follows the reference reader (safetensors 0.8) and refuses more: duplicate tensor names,
-// array-form entries, nesting, sizes that overflow. Writing reproduces the reference library's bytes
-// for the same tensors with at most one metadata key (with more, the reference's own order is
+// array-form entries, nesting, sizes that overflow. Writing reproduces the reference library's
+// bytes for the same tensors with at most one metadata key (with more, the reference's own order is
 // random; ours is sorted). See docs/formats.md.
 #pragma once
 
@@ -35,8 +35,8 @@ struct SafetensorsFile {
   std::uint64_t header_bytes = 0;     ///< offset of the first tensor byte
 };
 
-/// Maps the file and checks every byte of its header. Throws Error(not_found | malformed) naming the
-/// file and, where it is about one, the tensor.
+/// Maps the file and checks every byte of its header. Throws Error(not_found | malformed) naming
+/// the file and, where it is about one, the tensor.
 SafetensorsFile read_safetensors(const std::filesystem::path& path);
 
 /// The same on bytes already at hand; `keep_alive` backs the tensors, `path` only names the source.
@@ -59,8 +59,8 @@ std::vector<TensorSource> sources_of(const TensorMap& tensors);
 /// Bytes of the file that write_safetensors would produce.
 std::uint64_t safetensors_size(const std::vector<TensorSource>& tensors, const Metadata* metadata);
 
-/// Writes header and data in the reference's order (dtype descending, then name), whatever the order
-/// of `tensors`. `metadata` null writes no `__metadata__`.
+/// Writes header and data in the reference's order (dtype descending, then name), whatever the
+/// order of `tensors`. `metadata` null writes no `__metadata__`.
 void write_safetensors(WritableFile& file, std::vector<TensorSource> tensors,
                        const Metadata* metadata);
 
