@@ -4,10 +4,12 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <charconv>
 #include <string>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "lora/base/error.h"
 
@@ -16,49 +18,85 @@ namespace {
 
 namespace stdfs = std::filesystem;
 
-constexpr std::string_view kMarker = ".lora-tmp-";
+constexpr std::string_view kNewMarker = ".lora-tmp-";
+constexpr std::string_view kOldMarker = ".lora-old-";
 
 stdfs::path parent_of(const stdfs::path& path) {
   const stdfs::path parent = path.parent_path();
   return parent.empty() ? stdfs::path(".") : parent;
 }
 
-std::string staging_prefix(const stdfs::path& target) {
-  return "." + target.filename().string() + std::string(kMarker);
-}
-
-stdfs::path staging_name(const stdfs::path& target) {
+stdfs::path sibling_name(const stdfs::path& target, std::string_view marker) {
   static std::atomic<unsigned> counter{0};
-  return parent_of(target) / (staging_prefix(target) + std::to_string(::getpid()) + "-" +
-                              std::to_string(counter.fetch_add(1)));
+  return parent_of(target) /
+         ("." + target.filename().string() + std::string(marker) + std::to_string(::getpid()) +
+          "-" + std::to_string(counter.fetch_add(1)));
 }
 
-// Leftovers of killed processes: same target, and no process has that id any more.
-void remove_stale_siblings(const stdfs::path& target, FileSystem& fs) {
-  const std::string prefix = staging_prefix(target);
-  std::error_code ignored;
-  for (const auto& entry : stdfs::directory_iterator(parent_of(target), ignored)) {
-    const std::string name = entry.path().filename().string();
-    if (!name.starts_with(prefix)) continue;
-    int pid = 0;
-    const char* first = name.data() + prefix.size();
-    const auto parsed = std::from_chars(first, name.data() + name.size(), pid);
-    if (parsed.ec != std::errc() || pid <= 0) continue;
-    if (::kill(pid, 0) != 0 && errno == ESRCH) fs.remove_all(entry.path());
+// True for NAME + marker + id of a process that is gone + "-N".
+bool is_leftover(std::string_view name, const std::string& target_name, std::string_view marker) {
+  const std::string prefix = "." + target_name + std::string(marker);
+  if (!name.starts_with(prefix)) return false;
+  int pid = 0;
+  const auto parsed = std::from_chars(name.data() + prefix.size(), name.data() + name.size(), pid);
+  return parsed.ec == std::errc() && pid > 0 && ::kill(pid, 0) != 0 && errno == ESRCH;
+}
+
+// Cleans up after killed processes. One killed between the two renames of commit() left the old
+// version under a hidden name and nothing at the target: that version goes back.
+void recover_from_killed_writers(const stdfs::path& target, FileSystem& fs) {
+  const std::string target_name = target.filename().string();
+  std::vector<stdfs::path> unfinished;
+  std::vector<stdfs::path> set_aside;
+  std::error_code error;
+  for (stdfs::directory_iterator it(parent_of(target), error), end; !error && it != end;
+       it.increment(error)) {
+    const std::string name = it->path().filename().string();
+    if (is_leftover(name, target_name, kNewMarker)) unfinished.push_back(it->path());
+    if (is_leftover(name, target_name, kOldMarker)) set_aside.push_back(it->path());
+  }
+  for (const stdfs::path& path : unfinished) fs.remove_all(path);
+  for (const stdfs::path& path : set_aside) {
+    if (stdfs::exists(stdfs::symlink_status(target, error))) {
+      fs.remove_all(path);
+    } else {
+      fs.rename(path, target);
+    }
   }
 }
 
-stdfs::path create_missing_parents(const stdfs::path& target, FileSystem& fs) {
-  const stdfs::path parent = parent_of(target);
-  if (stdfs::is_directory(parent)) return {};
-  const stdfs::path above = create_missing_parents(parent, fs);
-  fs.create_directory(parent);
-  return above.empty() ? parent : above;
+void remove_created_parents(const std::vector<stdfs::path>& created, FileSystem& fs) {
+  for (auto it = created.rbegin(); it != created.rend(); ++it) fs.remove_if_empty(*it);
 }
 
-stdfs::path without_trailing_slash(stdfs::path path) {
-  path = path.lexically_normal();
-  return path.has_filename() ? path : path.parent_path();
+// Returns the directories made, outermost first; makes none when it throws.
+std::vector<stdfs::path> create_missing_parents(const stdfs::path& target, FileSystem& fs) {
+  std::vector<stdfs::path> missing;
+  std::error_code ignored;
+  for (stdfs::path parent = parent_of(target);
+       !stdfs::is_directory(parent, ignored) && parent != parent_of(parent);
+       parent = parent_of(parent))
+    missing.insert(missing.begin(), parent);
+  std::vector<stdfs::path> created;
+  try {
+    for (const stdfs::path& directory : missing) {
+      fs.create_directory(directory);
+      created.push_back(directory);
+    }
+  } catch (...) {
+    remove_created_parents(created, fs);
+    throw;
+  }
+  return created;
+}
+
+// "out/" and "." as a path whose last part is the directory's own name.
+stdfs::path named_directory(stdfs::path path) {
+  while (!path.has_filename() && path.has_relative_path()) path = path.parent_path();
+  std::error_code error;
+  if (path.filename() == "." || path.filename() == "..")
+    path = stdfs::weakly_canonical(path, error);
+  return path;
 }
 
 }  // namespace
@@ -68,10 +106,18 @@ void require_absent(const stdfs::path& path, bool force, bool for_directory) {
   const auto status = stdfs::symlink_status(path, ignored);
   if (!stdfs::exists(status)) return;
   if (for_directory && stdfs::is_directory(status) && stdfs::is_empty(path, ignored)) return;
+  const auto cannot_replace = [&](const char* found) {
+    return Error(ErrorKind::output, "cannot replace " + path.string() + ": found " + found +
+                                        ", expected " +
+                                        (for_directory ? "a directory" : "a regular file"))
+        .in_file(path.string());
+  };
   if (force) {
-    if (!for_directory && stdfs::is_directory(status))
-      throw Error(ErrorKind::output, "cannot replace directory " + path.string() + " by a file")
-          .in_file(path.string());
+    if (stdfs::is_symlink(status)) return;
+    if (stdfs::is_directory(status) && !for_directory) throw cannot_replace("a directory");
+    if (stdfs::is_regular_file(status) && for_directory) throw cannot_replace("a regular file");
+    if (!stdfs::is_directory(status) && !stdfs::is_regular_file(status))
+      throw cannot_replace("a special file");
     return;
   }
   throw Error(ErrorKind::output, "output " + path.string() + " exists already")
@@ -83,10 +129,10 @@ void write_file_atomically(const stdfs::path& path, const WriteOptions& options,
                            const std::function<void(WritableFile&)>& fill) {
   require_absent(path, options.force);
   FileSystem& fs = options.fs();
-  const stdfs::path first_parent = create_missing_parents(path, fs);
-  remove_stale_siblings(path, fs);
-  const stdfs::path staging = staging_name(path);
+  const auto created_parents = create_missing_parents(path, fs);
+  const stdfs::path staging = sibling_name(path, kNewMarker);
   try {
+    recover_from_killed_writers(path, fs);
     auto file = fs.create(staging);
     fill(*file);
     file->sync_and_close();
@@ -95,7 +141,7 @@ void write_file_atomically(const stdfs::path& path, const WriteOptions& options,
     fs.sync_directory(parent_of(path));
   } catch (...) {
     fs.remove_all(staging);
-    if (!first_parent.empty()) fs.remove_all(first_parent);
+    remove_created_parents(created_parents, fs);
     throw;
   }
 }
@@ -108,15 +154,15 @@ void write_file_atomically(const stdfs::path& path, std::string_view content,
 }
 
 AtomicDirectory::AtomicDirectory(stdfs::path target, const WriteOptions& options)
-    : target_(without_trailing_slash(std::move(target))), options_(options) {
-  require_absent(target_, options_.force, true);
-  first_created_parent_ = create_missing_parents(target_, fs());
-  remove_stale_siblings(target_, fs());
-  staging_ = staging_name(target_);
+    : target_(named_directory(std::move(target))), options_(options) {
+  created_parents_ = create_missing_parents(target_, fs());
   try {
+    recover_from_killed_writers(target_, fs());
+    require_absent(target_, options_.force, true);
+    staging_ = sibling_name(target_, kNewMarker);
     fs().create_directory(staging_);
   } catch (...) {
-    if (!first_created_parent_.empty()) fs().remove_all(first_created_parent_);
+    remove_created_parents(created_parents_, fs());
     throw;
   }
 }
@@ -124,7 +170,7 @@ AtomicDirectory::AtomicDirectory(stdfs::path target, const WriteOptions& options
 AtomicDirectory::~AtomicDirectory() {
   if (committed_) return;
   fs().remove_all(staging_);
-  if (!first_created_parent_.empty()) fs().remove_all(first_created_parent_);
+  remove_created_parents(created_parents_, fs());
 }
 
 std::unique_ptr<WritableFile> AtomicDirectory::create(const stdfs::path& relative) {
@@ -140,32 +186,37 @@ void AtomicDirectory::write(const stdfs::path& relative, std::string_view conten
 }
 
 void AtomicDirectory::commit() {
-  std::error_code ignored;
+  std::error_code error;
+  for (stdfs::recursive_directory_iterator it(staging_, error), end; !error && it != end;
+       it.increment(error))
+    if (it->is_directory(error)) fs().sync_directory(it->path());
   fs().sync_directory(staging_);
-  const bool replaces = stdfs::exists(stdfs::symlink_status(target_, ignored));
-  if (replaces && fs().exchange(staging_, target_)) {
+  const bool replaces = options_.force && stdfs::exists(stdfs::symlink_status(target_, error));
+  if (!replaces) {
+    // Takes the place of nothing or of an empty directory; the kernel refuses anything else.
+    fs().rename(staging_, target_);
+    committed_ = true;
+    fs().sync_directory(parent_of(target_));
+    return;
+  }
+  if (fs().exchange(staging_, target_)) {
     committed_ = true;
     fs().sync_directory(parent_of(target_));
     fs().remove_all(staging_);
     return;
   }
-  if (replaces) {
-    // No atomic exchange here: keep the old version under a name of its own until the new one is in.
-    const stdfs::path old = staging_name(target_);
-    fs().rename(target_, old);
-    try {
-      fs().rename(staging_, target_);
-    } catch (...) {
-      fs().rename(old, target_);
-      throw;
-    }
-    committed_ = true;
-    fs().remove_all(old);
-  } else {
+  // No atomic exchange here: the old version waits under a hidden name until the new one is in.
+  const stdfs::path old = sibling_name(target_, kOldMarker);
+  fs().rename(target_, old);
+  try {
     fs().rename(staging_, target_);
-    committed_ = true;
+  } catch (...) {
+    fs().rename(old, target_);
+    throw;
   }
+  committed_ = true;
   fs().sync_directory(parent_of(target_));
+  fs().remove_all(old);
 }
 
 }  // namespace lora

@@ -68,8 +68,8 @@ void widen_as(DType dtype, const std::byte* source, std::span<Out> out) {
         out[i] = static_cast<Out>(load<double>(source + 8 * i));
       return;
     default:
-      throw Error(ErrorKind::unsupported,
-                  "cannot compute with " + std::string(to_string(dtype)) + " values, expected a float dtype");
+      throw Error(ErrorKind::unsupported, "cannot compute with " + std::string(to_string(dtype)) +
+                                              " values, expected a float dtype");
   }
 }
 
@@ -84,6 +84,15 @@ float round_to_odd(double value) {
   return std::bit_cast<float>(bits | 1U);
 }
 
+template <typename In, typename Convert>
+void store_each(std::span<const In> source, std::byte* out, Convert&& convert) {
+  for (const In value : source) {
+    const auto stored = convert(value);
+    std::memcpy(out, &stored, sizeof(stored));
+    out += sizeof(stored);
+  }
+}
+
 template <typename In>
 void narrow_as(std::span<const In> source, DType dtype, std::byte* out) {
   const auto as_f32 = [](In value) {
@@ -93,33 +102,19 @@ void narrow_as(std::span<const In> source, DType dtype, std::byte* out) {
       return value;
     }
   };
-  for (std::size_t i = 0; i < source.size(); ++i) {
-    switch (dtype) {
-      case DType::f32: {
-        const float value = static_cast<float>(source[i]);
-        std::memcpy(out + 4 * i, &value, 4);
-        break;
-      }
-      case DType::f64: {
-        const double value = static_cast<double>(source[i]);
-        std::memcpy(out + 8 * i, &value, 8);
-        break;
-      }
-      case DType::bf16: {
-        const std::uint16_t bits = f32_to_bf16(as_f32(source[i]));
-        std::memcpy(out + 2 * i, &bits, 2);
-        break;
-      }
-      case DType::f16: {
-        const std::uint16_t bits = f32_to_f16(as_f32(source[i]));
-        std::memcpy(out + 2 * i, &bits, 2);
-        break;
-      }
-      default:
-        throw Error(ErrorKind::unsupported, "cannot round values to " +
-                                                std::string(to_string(dtype)) +
-                                                ", expected F64, F32, F16 or BF16");
-    }
+  switch (dtype) {
+    case DType::f32:
+      return store_each(source, out, [](In value) { return static_cast<float>(value); });
+    case DType::f64:
+      return store_each(source, out, [](In value) { return static_cast<double>(value); });
+    case DType::bf16:
+      return store_each(source, out, [&](In value) { return f32_to_bf16(as_f32(value)); });
+    case DType::f16:
+      return store_each(source, out, [&](In value) { return f32_to_f16(as_f32(value)); });
+    default:
+      throw Error(ErrorKind::unsupported, "cannot round values to " +
+                                              std::string(to_string(dtype)) +
+                                              ", expected F64, F32, F16 or BF16");
   }
 }
 

@@ -21,7 +21,8 @@ Error cannot(const char* action, const std::filesystem::path& path, int code) {
   Error error(ErrorKind::output,
               std::string("cannot ") + action + " " + path.string() + ": " + std::strerror(code));
   error.in_file(path.string());
-  if (code == ENOSPC || code == EDQUOT) error.with_hint("free some space or choose another output folder");
+  if (code == ENOSPC || code == EDQUOT)
+    error.with_hint("free some space or choose another output folder");
   return error;
 }
 
@@ -85,6 +86,10 @@ class PosixFileSystem final : public FileSystem {
   void remove_all(const std::filesystem::path& path) noexcept override {
     std::error_code ignored;
     std::filesystem::remove_all(path, ignored);
+  }
+
+  void remove_if_empty(const std::filesystem::path& directory) noexcept override {
+    ::rmdir(directory.c_str());
   }
 };
 

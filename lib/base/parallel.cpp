@@ -6,6 +6,7 @@
 #include <atomic>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -45,7 +46,11 @@ void parallel_for(std::size_t count, int threads, const std::function<void(std::
   };
   {
     std::vector<std::jthread> pool;
-    for (std::size_t i = 1; i < workers; ++i) pool.emplace_back(work);
+    try {
+      for (std::size_t i = 1; i < workers; ++i) pool.emplace_back(work);
+    } catch (const std::system_error&) {
+      // The system gives no more threads: those already here, at least this one, do the work.
+    }
     work();
   }
   if (first_failure) std::rethrow_exception(first_failure);

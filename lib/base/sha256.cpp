@@ -49,7 +49,8 @@ Sha256::Sha256(Sha256&&) noexcept = default;
 Sha256& Sha256::operator=(Sha256&&) noexcept = default;
 
 Sha256& Sha256::update(std::span<const std::byte> bytes) {
-  EVP_DigestUpdate(state_->context, bytes.data(), bytes.size());
+  if (EVP_DigestUpdate(state_->context, bytes.data(), bytes.size()) != 1)
+    throw Error(ErrorKind::internal, "cannot continue a SHA-256 computation in libcrypto");
   return *this;
 }
 
@@ -66,7 +67,9 @@ Sha256& Sha256::update_u64(std::uint64_t value) {
 Digest Sha256::finish() {
   Digest digest;
   unsigned length = 0;
-  EVP_DigestFinal_ex(state_->context, digest.bytes.data(), &length);
+  if (EVP_DigestFinal_ex(state_->context, digest.bytes.data(), &length) != 1 ||
+      length != digest.bytes.size())
+    throw Error(ErrorKind::internal, "cannot finish a SHA-256 computation in libcrypto");
   return digest;
 }
 

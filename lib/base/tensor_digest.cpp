@@ -9,7 +9,8 @@ Digest tensor_digest(std::string_view name, const Tensor& tensor) {
   hash.update_u64(name.size()).update(name);
   hash.update_u64(dtype.size()).update(dtype);
   hash.update_u64(tensor.shape.size());
-  for (const std::int64_t extent : tensor.shape) hash.update_u64(static_cast<std::uint64_t>(extent));
+  for (const std::int64_t extent : tensor.shape)
+    hash.update_u64(static_cast<std::uint64_t>(extent));
   hash.update_u64(tensor.bytes.size()).update(tensor.bytes);
   return hash.finish();
 }

@@ -2,8 +2,10 @@
 //
 // A file is written under a temporary name beside its target, synced and renamed. A directory is
 // filled as a hidden sibling and renamed last. An interruption leaves the old content as it was; a
-// killed process can leave only a hidden sibling `.NAME.lora-tmp-PID-N`, which the next write to the
-// same target removes once its process is gone.
+// killed process can leave only a hidden sibling `.NAME.lora-tmp-PID-N`, which the next write to
+// the same target removes once its process is gone. Where the system cannot exchange two
+// directories, one killed between two renames leaves the old version as `.NAME.lora-old-PID-N`, and
+// the next write puts it back first.
 #pragma once
 
 #include <cstddef>
@@ -12,19 +14,21 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "lora/base/file_system.h"
 
 namespace lora {
 
 struct WriteOptions {
-  bool force = false;                       ///< replace an existing target
-  FileSystem* file_system = nullptr;        ///< null: the real one
+  bool force = false;                 ///< replace an existing target
+  FileSystem* file_system = nullptr;  ///< null: the real one
   FileSystem& fs() const { return file_system ? *file_system : real_file_system(); }
 };
 
 /// Throws Error(output) when `path` exists and `force` is false; the hint names --force.
-/// An existing empty directory counts as absent when `for_directory` is true.
+/// An existing empty directory counts as absent when `for_directory` is true. Even with `force` a
+/// file never replaces a directory, a directory never a file, and nothing a device or pipe.
 void require_absent(const std::filesystem::path& path, bool force, bool for_directory = false);
 
 /// Calls `fill` with an open file under a temporary name, then syncs and renames it to `path`.
@@ -52,13 +56,13 @@ class AtomicDirectory {
   void write(const std::filesystem::path& relative, std::string_view content);
 
   /// Makes the directory visible at the target. With force, an existing target is exchanged and
-  /// then removed, so that at every moment one complete version is there.
+  /// then removed. Without, a target that appeared meanwhile is left alone: Error(output).
   void commit();
 
  private:
   std::filesystem::path target_;
   std::filesystem::path staging_;
-  std::filesystem::path first_created_parent_;
+  std::vector<std::filesystem::path> created_parents_;  // outermost first
   WriteOptions options_;
   bool committed_ = false;
 };

@@ -35,6 +35,8 @@ class FileSystem {
   virtual void sync_directory(const std::filesystem::path& directory) = 0;
   /// Best effort and silent: called while cleaning up after a failure.
   virtual void remove_all(const std::filesystem::path& path) noexcept = 0;
+  /// Removes a directory only if nothing is in it, so that what others put there stays.
+  virtual void remove_if_empty(const std::filesystem::path& directory) noexcept = 0;
 };
 
 FileSystem& real_file_system();
