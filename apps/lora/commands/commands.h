@@ -1,0 +1,16 @@
+// One function a verb; each lives in the file of its name.
+#pragma once
+
+#include "cli/verb.h"
+
+namespace lora::cli {
+
+Verb init_base_verb();
+Verb train_verb();
+Verb save_verb();
+Verb load_verb();
+Verb verify_verb();
+Verb diff_verb();
+Verb inspect_verb();
+
+}  // namespace lora::cli
