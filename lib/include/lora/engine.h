@@ -84,7 +84,9 @@ struct TrainOptions {
   std::filesystem::path run_dir;
   const AdapterConfig* adapter_config = nullptr;  ///< targets unresolved
   const Adapter* initial_adapter = nullptr;       ///< --adapter: continue this one
-  std::string init = "default";                   ///< default | gaussian | zero
+  /// default: A uniform within 1/sqrt(in), B zero (PEFT's true) | gaussian: A normal with deviation
+  /// 1/rank, B zero | zero: A zero, B uniform within 1/sqrt(rank). Each starts as a no-op.
+  std::string init = "default";
 
   std::optional<std::int64_t> steps;
   std::optional<double> epochs;  ///< neither: 3 epochs
@@ -110,6 +112,10 @@ struct TrainOptions {
   std::string device = "cpu";
   int threads = 0;
   bool resume = false;  ///< everything else comes from run.json, except steps / epochs
+  /// With resume: long names of the flags that were given, with underscores ("batch_size", "alpha").
+  /// One of them that differs from run.json is Error(usage); all others are ignored.
+  std::vector<std::string> given;
+  std::string tool_version;  ///< recorded in run.json
   bool force = false;   ///< replace an existing run directory
   bool dry_run = false; ///< check everything, write nothing
 };

@@ -1,0 +1,198 @@
+#include "engine/train/adapter_init.h"
+
+#include <cmath>
+#include <functional>
+#include <utility>
+#include <vector>
+
+#include "lora/base/error.h"
+#include "lora/base/random.h"
+
+namespace lora::engine {
+namespace {
+
+constexpr const char* kPeftVersion = "0.21.2";
+
+std::string list_layers(const ModuleList& modules) {
+  std::string list;
+  for (const ModuleInfo& module : modules)
+    if (module.kind == LayerKind::linear || module.kind == LayerKind::conv1d)
+      list += (list.empty() ? "" : ", ") + module.module_path;
+  return list.empty() ? "none" : list;
+}
+
+std::string peft_key(KeyRole role, const std::string& module_path, const std::string& parameter) {
+  ParsedKey key;
+  key.role = role;
+  key.module_path = module_path;
+  key.parameter = parameter;
+  return to_peft_key(key);
+}
+
+using Draw = std::function<double(const CounterRandom&, std::uint64_t)>;
+
+Tensor drawn(std::vector<std::int64_t> shape, const std::string& key, std::uint64_t seed,
+             const Draw& draw) {
+  const CounterRandom random(seed, stream_of(key));
+  std::vector<float> values(static_cast<std::size_t>(shape[0] * shape[1]));
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(draw(random, i));
+  return Tensor::from_f32(std::move(shape), values);
+}
+
+// Kaiming uniform with a = sqrt(5), as torch.nn.Linear: the bound is 1/sqrt(fan_in).
+Draw uniform_within(double bound) {
+  return [bound](const CounterRandom& random, std::uint64_t i) {
+    return (2 * random.uniform(i) - 1) * bound;
+  };
+}
+
+Draw normal_with(double deviation) {
+  return [deviation](const CounterRandom& random, std::uint64_t i) {
+    return random.normal(i) * deviation;
+  };
+}
+
+double zero(const CounterRandom&, std::uint64_t) { return 0; }
+
+void add_factors(TensorMap& tensors, const ModuleInfo& module, std::int64_t rank,
+                 const std::string& init, std::uint64_t seed) {
+  const bool is_embedding = module.kind == LayerKind::embedding;
+  const std::string a = peft_key(is_embedding ? KeyRole::embedding_a : KeyRole::lora_a,
+                                 module.module_path, "");
+  const std::string b = peft_key(is_embedding ? KeyRole::embedding_b : KeyRole::lora_b,
+                                 module.module_path, "");
+  Draw draw_a = zero;
+  Draw draw_b = zero;
+  const auto width = static_cast<double>(module.in_features);
+  if (is_embedding)
+    draw_b = normal_with(1);  // PEFT: A zero and B normal for embeddings, whatever the init
+  else if (init == "gaussian")
+    draw_a = normal_with(1 / static_cast<double>(rank));
+  else if (init == "zero")
+    draw_b = uniform_within(1 / std::sqrt(static_cast<double>(rank)));
+  else
+    draw_a = uniform_within(1 / std::sqrt(width));
+  tensors[a] = drawn({rank, module.in_features}, a, seed, draw_a);
+  tensors[b] = drawn({module.out_features, rank}, b, seed, draw_b);
+}
+
+std::vector<std::string> parameter_names(const Checkpoint& base) {
+  std::vector<std::string> names;
+  for (const auto& [name, tensor] : base.tensors) names.push_back(name);
+  for (const auto& [name, target] : base.aliases) names.push_back(name);
+  return names;
+}
+
+bool is_target(const ResolvedTargets& targets, const std::string& module_path) {
+  for (const ModuleInfo& module : targets.lora)
+    if (module.module_path == module_path) return true;
+  return false;
+}
+
+bool is_inside_saved(const ResolvedTargets& targets, const std::string& base_name) {
+  for (const ModuleInfo& module : targets.saved)
+    if (base_name.starts_with(module.module_path + ".")) return true;
+  return false;
+}
+
+void add_base_parameters(TensorMap& tensors, const AdapterConfig& config,
+                         const ResolvedTargets& targets, const Checkpoint& base) {
+  for (const std::string& name : parameter_names(base)) {
+    const std::size_t dot = name.rfind('.');
+    const std::string module_path = dot == std::string::npos ? "" : name.substr(0, dot);
+    const std::string parameter = name.substr(dot == std::string::npos ? 0 : dot + 1);
+    const Tensor& value = *base.find(name);
+    if (is_inside_saved(targets, name)) {
+      tensors[peft_key(KeyRole::saved, module_path, parameter)] = value;
+      continue;
+    }
+    if (config.bias == BiasMode::none || parameter != "bias") continue;
+    if (is_target(targets, module_path))
+      tensors[peft_key(KeyRole::base_layer, module_path, parameter)] = value;
+    else if (config.bias == BiasMode::all)
+      tensors[peft_key(KeyRole::saved, module_path, parameter)] = value;
+  }
+}
+
+void refuse_variants(const AdapterConfig& config) {
+  const auto refuse = [](const std::string& what) {
+    throw Error(ErrorKind::unsupported, "cannot train with " + what + ": not implemented")
+        .with_hint("train a plain LoRA adapter");
+  };
+  if (config.use_dora) refuse("use_dora (--dora)");
+  if (config.lora_bias) refuse("lora_bias");
+  if (config.task_type && *config.task_type != "CAUSAL_LM")
+    refuse("task_type " + *config.task_type);
+}
+
+}  // namespace
+
+AdapterConfig complete_config(AdapterConfig config, const Checkpoint& base,
+                              const ModuleList& modules, const std::string& base_source,
+                              const std::string& init) {
+  if (config.rank < 1)
+    throw Error(ErrorKind::usage,
+                "--rank is " + std::to_string(config.rank) + ", expected at least 1");
+  if (!(config.dropout >= 0 && config.dropout < 1))
+    throw Error(ErrorKind::usage, "--dropout is " + std::to_string(config.dropout) +
+                                      ", expected a number from 0 to below 1");
+  const bool is_transformers = base.config && base.config->is_transformers();
+  const std::string model_type = base.config ? base.config->model_type : "";
+  if (std::holds_alternative<std::monostate>(config.target_modules)) {
+    std::vector<std::string> names = default_targets(model_type);
+    if (names.empty())
+      throw Error(ErrorKind::usage, "no target modules were given and model type '" + model_type +
+                                        "' has no default; its layers are " + list_layers(modules))
+          .with_hint("pass --target-modules with some of these names, or all-linear");
+    config.target_modules = std::move(names);
+  }
+  if (!config.task_type && base.config && base.config->decoder) config.task_type = "CAUSAL_LM";
+  refuse_variants(config);
+  expand_all_linear(config, modules, is_transformers);
+  if (is_transformers && !config.base_model_name_or_path)
+    config.base_model_name_or_path = base_source;
+  config.peft_version = kPeftVersion;
+  // `zero` has no name in PEFT; once trained, how the factors began does not matter to a reader.
+  config.init_lora_weights = init == "gaussian" ? Json("gaussian") : Json(true);
+  return config;
+}
+
+Adapter create_adapter(const AdapterConfig& config, const ResolvedTargets& targets,
+                       const Checkpoint& base, const std::string& init, std::uint64_t seed) {
+  TensorMap tensors;
+  for (const ModuleInfo& module : targets.lora) {
+    const std::int64_t rank = rank_of(config, module.module_path);
+    if (rank < 1)
+      throw Error(ErrorKind::usage, "the rank of " + module.module_path + " is " +
+                                        std::to_string(rank) + ", expected at least 1");
+    add_factors(tensors, module, rank, init, seed);
+  }
+  add_base_parameters(tensors, config, targets, base);
+  if (tensors.empty())
+    throw Error(ErrorKind::incompatible, "nothing to train: 0 trainable parameters")
+        .with_hint("check --target-modules and --modules-to-save");
+  return make_adapter(config, std::move(tensors), {});
+}
+
+void check_continuable(const Adapter& adapter) {
+  if (!adapter.problems.empty()) {
+    const KeyProblem& first = adapter.problems.front();
+    const std::size_t others = adapter.problems.size() - 1;
+    throw Error(ErrorKind::incompatible,
+                "cannot continue adapter " + adapter.path.string() + ": " + first.message +
+                    (others > 0 ? " (and " + std::to_string(others) + " more)" : ""))
+        .in_file(adapter.weights_path.string())
+        .in_tensor(first.key);
+  }
+  if (const std::string* init = adapter.config.init_lora_weights.as_string())
+    for (const char* rewriting : {"pissa", "olora", "corda", "loftq", "lora_ga"})
+      if (init->starts_with(rewriting))
+        throw Error(ErrorKind::unsupported, "cannot continue adapter " + adapter.path.string() +
+                                                ": init_lora_weights '" + *init +
+                                                "' rewrites the base when it is loaded")
+            .in_file(adapter.path.string())
+            .with_hint("convert it to a plain LoRA adapter with PEFT first");
+  refuse_variants(adapter.config);
+}
+
+}  // namespace lora::engine

@@ -1,0 +1,33 @@
+// The adapter a run starts from.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "lora/adapter/adapter.h"
+#include "lora/adapter/targets.h"
+#include "lora/checkpoint/checkpoint.h"
+
+namespace lora::engine {
+
+/// Completes a configuration as PEFT's get_peft_model would for this base: default targets of the
+/// model_type, all-linear spelled out, base_model_name_or_path (transformers models), task_type
+/// CAUSAL_LM for decoders, peft_version, init_lora_weights. Throws Error(usage) listing the layers
+/// when no targets are given and PEFT has no default, Error(unsupported) for LoRA variants that
+/// cannot be trained here.
+AdapterConfig complete_config(AdapterConfig config, const Checkpoint& base,
+                              const ModuleList& modules, const std::string& base_source,
+                              const std::string& init);
+
+/// New factors with the distributions of TrainOptions::init, drawn with CounterRandom from the seed
+/// and the tensor's peft_key, so that neither order nor threads matter; copies of the base's
+/// parameters for modules_to_save and trained biases. Throws Error(incompatible) when nothing would
+/// be trainable.
+Adapter create_adapter(const AdapterConfig& config, const ResolvedTargets& targets,
+                       const Checkpoint& base, const std::string& init, std::uint64_t seed);
+
+/// Throws Error(incompatible) for keys without meaning and Error(unsupported) for an initialisation
+/// that rewrites the base (PiSSA and its like): such an adapter cannot simply be continued.
+void check_continuable(const Adapter& adapter);
+
+}  // namespace lora::engine

@@ -1,0 +1,96 @@
+#include "engine/train/metrics.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <string>
+#include <system_error>
+#include <utility>
+
+#include "lora/base/error.h"
+#include "lora/format/json.h"
+
+namespace lora::engine {
+namespace {
+
+Error cannot(const char* action, const std::filesystem::path& path) {
+  return Error(ErrorKind::output,
+               std::string("cannot ") + action + " " + path.string() + ": " + std::strerror(errno))
+      .in_file(path.string());
+}
+
+std::int64_t step_of(const std::string& line) {
+  try {
+    const Json document = parse_json(line, "metrics");
+    const Json* step = document.find("step");
+    const auto number = step ? step->as_int() : std::nullopt;
+    return number.value_or(-1);
+  } catch (const Error&) {
+    return -1;
+  }
+}
+
+}  // namespace
+
+MetricsFile::MetricsFile(std::filesystem::path path) : path_(std::move(path)) {
+  fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+  if (fd_ < 0) throw cannot("open", path_);
+}
+
+MetricsFile::~MetricsFile() { ::close(fd_); }
+
+void MetricsFile::append(const StepMetrics& metrics) {
+  append_line(dump_json(JsonObject{{"type", "step"},
+                                   {"step", metrics.step},
+                                   {"loss", metrics.loss},
+                                   {"lr", metrics.lr},
+                                   {"grad_norm", metrics.grad_norm},
+                                   {"tokens", metrics.tokens},
+                                   {"tok_s", metrics.tokens_per_second},
+                                   {"rss_bytes", metrics.rss_bytes}},
+                        kCompactStyle));
+}
+
+void MetricsFile::append(const EvalMetrics& metrics) {
+  append_line(dump_json(JsonObject{{"type", "eval"},
+                                   {"step", metrics.step},
+                                   {"loss", metrics.loss},
+                                   {"tokens", metrics.tokens}},
+                        kCompactStyle));
+}
+
+void MetricsFile::append_line(const std::string& line) {
+  const std::string text = line + "\n";
+  std::size_t done = 0;
+  while (done < text.size()) {
+    const ssize_t written = ::write(fd_, text.data() + done, text.size() - done);
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) throw cannot("write", path_);
+    done += static_cast<std::size_t>(written);
+  }
+}
+
+void MetricsFile::sync() {
+  if (::fsync(fd_) != 0 && errno != EINVAL) throw cannot("flush", path_);
+}
+
+void cut_metrics(const std::filesystem::path& path, std::int64_t step) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return;
+  std::uint64_t kept_bytes = 0;
+  for (std::string line; std::getline(in, line);) {
+    const std::int64_t line_step = step_of(line);
+    if (in.eof() || line_step < 0 || line_step > step) break;
+    kept_bytes += line.size() + 1;
+  }
+  std::error_code failed;
+  std::filesystem::resize_file(path, kept_bytes, failed);
+  if (failed)
+    throw Error(ErrorKind::output, "cannot shorten " + path.string() + ": " + failed.message())
+        .in_file(path.string());
+}
+
+}  // namespace lora::engine

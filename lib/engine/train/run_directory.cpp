@@ -1,0 +1,136 @@
+#include "engine/train/run_directory.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <system_error>
+#include <utility>
+
+#include "lora/base/error.h"
+#include "lora/checkpoint/train_run.h"
+
+namespace lora::engine {
+namespace {
+
+namespace stdfs = std::filesystem;
+
+constexpr const char* kLockName = ".lock";
+
+bool holds_only_a_lock(const stdfs::path& directory) {
+  for (const auto& entry : stdfs::directory_iterator(directory))
+    if (entry.path().filename() != kLockName) return false;
+  return true;
+}
+
+void create_with_parents(const stdfs::path& path, FileSystem& fs) {
+  const stdfs::path parent = path.parent_path();
+  if (!parent.empty() && !stdfs::exists(parent)) create_with_parents(parent, fs);
+  fs.create_directory(path);
+}
+
+std::string owner_of(int fd) {
+  char text[32] = {};
+  const ssize_t length = ::pread(fd, text, sizeof text - 1, 0);
+  std::string owner(text, length > 0 ? static_cast<std::size_t>(length) : 0);
+  while (!owner.empty() && owner.back() == '\n') owner.pop_back();
+  return owner.empty() ? "unknown" : owner;
+}
+
+}  // namespace
+
+void check_run_directory(const stdfs::path& path, RunDirectory::Use use) {
+  std::error_code ignored;
+  const bool exists = stdfs::exists(path, ignored);
+  if (use == RunDirectory::Use::resume) {
+    if (stdfs::exists(path / kRunRecordName, ignored)) return;
+    throw Error(ErrorKind::not_found, "cannot resume " + path.string() + ": " +
+                                          (exists ? "it holds no run.json" : "no such directory"))
+        .in_file(path.string())
+        .with_hint("start a new run without --resume");
+  }
+  if (!exists) return;
+  if (!stdfs::is_directory(path, ignored))
+    throw Error(ErrorKind::output, "run directory " + path.string() + " is not a directory")
+        .in_file(path.string());
+  if (holds_only_a_lock(path)) return;
+  if (use == RunDirectory::Use::create)
+    throw Error(ErrorKind::output, "run directory " + path.string() + " exists already")
+        .in_file(path.string())
+        .with_hint("continue it with --resume, replace it with --force, or choose another");
+  if (!stdfs::exists(path / kRunRecordName, ignored))
+    throw Error(ErrorKind::output, "cannot replace " + path.string() +
+                                       ": it holds files and no run.json, so it is not a run")
+        .in_file(path.string())
+        .with_hint("choose another run directory");
+}
+
+RunDirectory::RunDirectory(stdfs::path path, Use use, FileSystem& fs)
+    : path_(std::move(path)), fs_(fs) {
+  if (path_.empty())
+    throw Error(ErrorKind::usage, "no run directory was given").with_hint("pass --run-dir DIR");
+  path_ = path_.lexically_normal();
+  if (!path_.has_filename()) path_ = path_.parent_path();
+  check_run_directory(path_, use);
+  if (!stdfs::exists(path_)) {
+    create_with_parents(path_, fs_);
+    created_ = true;
+  }
+  try {
+    lock();
+    // Another run may have come and gone between the check and the lock.
+    check_run_directory(path_, use);
+  } catch (...) {
+    release();
+    throw;
+  }
+}
+
+RunDirectory::~RunDirectory() { release(); }
+
+void RunDirectory::release() {
+  if (lock_fd_ < 0) return;
+  std::error_code ignored;
+  if (created_ && !stdfs::exists(path_ / kRunRecordName, ignored)) fs_.remove_all(path_);
+  ::close(std::exchange(lock_fd_, -1));
+}
+
+void RunDirectory::lock() {
+  const stdfs::path file = path_ / kLockName;
+  lock_fd_ = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (lock_fd_ < 0)
+    throw Error(ErrorKind::output, "cannot lock run directory " + path_.string() + ": " +
+                                       std::strerror(errno))
+        .in_file(path_.string());
+  if (::flock(lock_fd_, LOCK_EX | LOCK_NB) != 0) {
+    const std::string owner = owner_of(lock_fd_);
+    ::close(std::exchange(lock_fd_, -1));
+    throw Error(ErrorKind::output,
+                "run directory " + path_.string() + " is in use by process " + owner)
+        .in_file(path_.string())
+        .with_hint("wait for that run to end, or choose another run directory");
+  }
+  const std::string owner = std::to_string(::getpid()) + "\n";
+  if (::ftruncate(lock_fd_, 0) != 0 ||
+      ::pwrite(lock_fd_, owner.data(), owner.size(), 0) != static_cast<ssize_t>(owner.size()))
+    throw Error(ErrorKind::output,
+                "cannot write " + file.string() + ": " + std::strerror(errno))
+        .in_file(file.string());
+}
+
+void RunDirectory::clear() {
+  // run.json goes last: until then an interrupted clearing still looks like a run.
+  for (const char* name : {"adapter", "checkpoints", "metrics.jsonl", "base.lock.json", kRunRecordName})
+    fs_.remove_all(path_ / name);
+}
+
+void RunDirectory::prune(std::int64_t keep) {
+  const std::vector<std::int64_t> steps = checkpoint_steps(path_);
+  const auto kept = static_cast<std::size_t>(std::max<std::int64_t>(1, keep));
+  for (std::size_t i = 0; i + kept < steps.size(); ++i) fs_.remove_all(checkpoint_path(path_, steps[i]));
+}
+
+}  // namespace lora::engine
