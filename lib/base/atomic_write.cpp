@@ -26,16 +26,19 @@ stdfs::path parent_of(const stdfs::path& path) {
   return parent.empty() ? stdfs::path(".") : parent;
 }
 
-stdfs::path sibling_name(const stdfs::path& target, std::string_view marker) {
-  static std::atomic<unsigned> counter{0};
-  return parent_of(target) /
-         ("." + target.filename().string() + std::string(marker) + std::to_string(::getpid()) +
-          "-" + std::to_string(counter.fetch_add(1)));
+std::string sibling_prefix(const stdfs::path& target, std::string_view marker) {
+  std::string prefix(1, '.');
+  return prefix.append(target.filename().string()).append(marker);
 }
 
-// True for NAME + marker + id of a process that is gone + "-N".
-bool is_leftover(std::string_view name, const std::string& target_name, std::string_view marker) {
-  const std::string prefix = "." + target_name + std::string(marker);
+stdfs::path sibling_name(const stdfs::path& target, std::string_view marker) {
+  static std::atomic<unsigned> counter{0};
+  return parent_of(target) / (sibling_prefix(target, marker) + std::to_string(::getpid()) + "-" +
+                              std::to_string(counter.fetch_add(1)));
+}
+
+// True for a sibling of `prefix` + id of a process that is gone + "-N".
+bool is_leftover(std::string_view name, const std::string& prefix) {
   if (!name.starts_with(prefix)) return false;
   int pid = 0;
   const auto parsed = std::from_chars(name.data() + prefix.size(), name.data() + name.size(), pid);
@@ -45,15 +48,16 @@ bool is_leftover(std::string_view name, const std::string& target_name, std::str
 // Cleans up after killed processes. One killed between the two renames of commit() left the old
 // version under a hidden name and nothing at the target: that version goes back.
 void recover_from_killed_writers(const stdfs::path& target, FileSystem& fs) {
-  const std::string target_name = target.filename().string();
+  const std::string new_prefix = sibling_prefix(target, kNewMarker);
+  const std::string old_prefix = sibling_prefix(target, kOldMarker);
   std::vector<stdfs::path> unfinished;
   std::vector<stdfs::path> set_aside;
   std::error_code error;
   for (stdfs::directory_iterator it(parent_of(target), error), end; !error && it != end;
        it.increment(error)) {
     const std::string name = it->path().filename().string();
-    if (is_leftover(name, target_name, kNewMarker)) unfinished.push_back(it->path());
-    if (is_leftover(name, target_name, kOldMarker)) set_aside.push_back(it->path());
+    if (is_leftover(name, new_prefix)) unfinished.push_back(it->path());
+    if (is_leftover(name, old_prefix)) set_aside.push_back(it->path());
   }
   for (const stdfs::path& path : unfinished) fs.remove_all(path);
   for (const stdfs::path& path : set_aside) {
