@@ -1,0 +1,1 @@
+"""Comparison of `lora` with PEFT, transformers, safetensors and tokenizers."""

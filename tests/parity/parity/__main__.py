@@ -1,0 +1,37 @@
+import argparse
+import os
+import pathlib
+import sys
+import warnings
+
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+warnings.filterwarnings("ignore")
+
+from transformers.utils import logging
+
+from parity import base_checkpoints, decoders, saved_files, seed_example, smollm2, texts  # noqa: F401
+from parity.harness import CASES, Context, run_cases
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="parity")
+    parser.add_argument("--lora", type=pathlib.Path, required=True)
+    parser.add_argument("--model", type=pathlib.Path, required=True)
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("names", nargs="*", help="cases, or beginnings of their names")
+    options = parser.parse_args()
+    names = [n for n in CASES if not options.names or n.startswith(tuple(options.names))]
+    if options.list:
+        print("\n".join(names))
+        return 0
+    logging.disable_progress_bar()
+    root = pathlib.Path(__file__).resolve().parents[3]
+    context = Context(options.lora.resolve(), options.model.resolve(), root, root)
+    passed, failed = run_cases(names, context)
+    if not names:
+        failed = 1
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+sys.exit(main())
