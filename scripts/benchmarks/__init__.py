@@ -1,0 +1,1 @@
+"""Benchmarks of `lora` against PEFT, safetensors and openssl."""

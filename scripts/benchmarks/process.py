@@ -1,0 +1,62 @@
+"""Runs commands and measures them; prints ratios."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+
+@dataclasses.dataclass
+class Usage:
+    seconds: float
+    peak_bytes: int  # resident; never below this driver's own, which is about 15 MB
+    output: str
+
+
+@dataclasses.dataclass
+class Bench:
+    lora: pathlib.Path
+    model: pathlib.Path  # SmolLM2-135M-Instruct (dequantised from Q4_1), f32
+    root: pathlib.Path
+    folder: pathlib.Path
+    rounds: int
+    is_quick: bool
+    only: list[str] = dataclasses.field(default_factory=list)
+
+    def measure(self, *command: object, env: dict[str, str] | None = None) -> Usage:
+        words = [str(word) for word in command]
+        with open(self.folder / "output", "w+") as output, open(self.folder / "errors", "w+") as errors:
+            started = time.perf_counter()
+            process = subprocess.Popen(
+                words, cwd=self.folder, stdout=output, stderr=errors, env={**os.environ, **(env or {})}
+            )
+            _, status, resources = os.wait4(process.pid, 0)
+            seconds = time.perf_counter() - started
+            process.returncode = os.waitstatus_to_exitcode(status)
+            output.seek(0)
+            errors.seek(0)
+            text = output.read()
+            if process.returncode != 0:
+                raise SystemExit(f"{' '.join(words)} ended with {process.returncode}\n{text}{errors.read()}")
+        return Usage(seconds, resources.ru_maxrss * 1024, text)
+
+    def python(self, script: str, *arguments: object) -> tuple[object, ...]:
+        """The command that runs a peer's script of this folder."""
+        return (sys.executable, pathlib.Path(__file__).parent / script, *arguments)
+
+
+def median(values: list[float]) -> float:
+    return statistics.median(values)
+
+
+def milliseconds(values: list[float]) -> str:
+    return f"{median(values) * 1e3:8.1f} ms"
+
+
+def megabytes(values: list[float]) -> str:
+    return f"{median(values) / 1e6:7.0f} MB"

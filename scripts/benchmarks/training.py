@@ -1,0 +1,84 @@
+"""Training tokens a second and peak memory, against PEFT on the same text, model and settings."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+from benchmarks.process import Bench, megabytes, median
+
+CASES = {
+    "f32-all-linear-4x256": ("f32", "all-linear", 4, 256),
+    "bf16-all-linear-4x256": ("bf16", "all-linear", 4, 256),
+    "bf16-qv-4x256": ("bf16", "q_proj,v_proj", 4, 256),
+    "f32-all-linear-1x1024": ("f32", "all-linear", 1, 1024),
+    "bf16-all-linear-1x1024": ("bf16", "all-linear", 1, 1024),
+}
+
+
+def prepare(bench: Bench) -> None:
+    documents = [bench.root / "LICENSE", *sorted((bench.root / "docs").glob("*.md"))]
+    text = "\n".join(document.read_text(encoding="utf-8") for document in documents)
+    (bench.folder / "corpus.txt").write_text(text, encoding="utf-8")
+    if not (bench.folder / "bf16").exists():
+        bench.measure(bench.lora, "init-base", "--from", bench.model, "--dtype", "bf16", "-o", "bf16")
+
+
+def lora_command(bench: Bench, dtype: str, targets: str, batch: int, seq_len: int, steps: int) -> list[object]:
+    base = bench.model if dtype == "f32" else bench.folder / "bf16"
+    shutil.rmtree(bench.folder / "run", ignore_errors=True)
+    return [
+        bench.lora, "train", "--base", base, "--data", "corpus.txt", "--no-shuffle", "--compute", dtype,
+        "--target-modules", targets, "-r", 8, "--steps", steps, "--batch-size", batch, "--seq-len", seq_len,
+        "--schedule", "constant", "--warmup", 0, "--run-dir", "run",
+    ]  # fmt: skip
+
+
+def step_rates(bench: Bench) -> list[float]:
+    lines = map(json.loads, (bench.folder / "run/metrics.jsonl").read_text().splitlines())
+    return [line["tok_s"] for line in lines if line["type"] == "step"]
+
+
+def run(bench: Bench) -> None:
+    prepare(bench)
+    steps = 3 if bench.is_quick else 5
+    for name, (dtype, targets, batch, seq_len) in CASES.items():
+        if bench.only and name not in bench.only:
+            continue
+        ours, theirs, our_peak, their_peak = [], [], [], []
+        for _ in range(bench.rounds):
+            peer = bench.measure(
+                *bench.python(
+                    "peft_train.py", bench.model, bench.folder / "corpus.txt", dtype, targets, batch, seq_len, steps
+                )
+            )
+            seconds = json.loads(peer.output.splitlines()[-1])["step_seconds"]
+            theirs.append(median([batch * seq_len / s for s in seconds[1:]]))
+            their_peak.append(peer.peak_bytes)
+            mine = bench.measure(*lora_command(bench, dtype, targets, batch, seq_len, steps))
+            ours.append(median(step_rates(bench)[1:]))
+            our_peak.append(mine.peak_bytes)
+        ratios = [a / b for a, b in zip(ours, theirs)]
+        print(
+            f"{name:24} lora {median(ours):6.0f} tok/s {megabytes(our_peak)}   "
+            f"peft {median(theirs):6.0f} tok/s {megabytes(their_peak)}   "
+            f"speed {median(ratios):5.2f}x  memory {median(our_peak) / median(their_peak):5.2f}x",
+            flush=True,
+        )
+
+
+def run_first_step(bench: Bench) -> None:
+    """Whole processes that make one step, from start to exit."""
+    prepare(bench)
+    ours, theirs = [], []
+    for _ in range(bench.rounds):
+        theirs.append(
+            bench.measure(
+                *bench.python(
+                    "peft_train.py", bench.model, bench.folder / "corpus.txt", "f32", "all-linear", 4, 256, 1
+                )
+            ).seconds
+        )
+        ours.append(bench.measure(*lora_command(bench, "f32", "all-linear", 4, 256, 1)).seconds)
+    ratio = median([a / b for a, b in zip(ours, theirs)])
+    print(f"one step of 4x256, f32: lora {median(ours):5.1f} s, peft {median(theirs):5.1f} s, {ratio:.2f}x")
