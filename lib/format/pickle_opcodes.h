@@ -1,0 +1,63 @@
+// Opcodes of Python's pickle format, protocols 1 to 5, that the reader or the writer uses.
+#pragma once
+
+#include <cstdint>
+
+namespace lora::pickle {
+
+enum class Opcode : std::uint8_t {
+  mark = '(',
+  stop = '.',
+  pop = '0',
+  pop_mark = '1',
+  none = 'N',
+  binint = 'J',
+  binint1 = 'K',
+  binint2 = 'M',
+  long1 = 0x8a,
+  long4 = 0x8b,
+  newtrue = 0x88,
+  newfalse = 0x89,
+  binfloat = 'G',
+  binstring = 'T',
+  short_binstring = 'U',
+  binunicode = 'X',
+  short_binunicode = 0x8c,
+  binunicode8 = 0x8d,
+  binbytes = 'B',
+  short_binbytes = 'C',
+  binbytes8 = 0x8e,
+  bytearray8 = 0x96,
+  empty_dict = '}',
+  empty_list = ']',
+  empty_tuple = ')',
+  empty_set = 0x8f,
+  tuple = 't',
+  tuple1 = 0x85,
+  tuple2 = 0x86,
+  tuple3 = 0x87,
+  append = 'a',
+  appends = 'e',
+  setitem = 's',
+  setitems = 'u',
+  additems = 0x90,
+  frozenset = 0x91,
+  global = 'c',
+  stack_global = 0x93,
+  inst = 'i',
+  obj = 'o',
+  reduce = 'R',
+  newobj = 0x81,
+  newobj_ex = 0x92,
+  build = 'b',
+  binpersid = 'Q',
+  binput = 'q',
+  long_binput = 'r',
+  memoize = 0x94,
+  binget = 'h',
+  long_binget = 'j',
+  proto = 0x80,
+  frame = 0x95,
+};
+
+}  // namespace lora::pickle
