@@ -1,0 +1,21 @@
+// Products of f32 activations with a weight [out, in] stored in f32 or bf16.
+//
+// With a bf16 weight: processors with bf16 instructions multiply in bf16 (activations rounded, sums
+// in f32, products rounded to bf16); others widen the weight block by block and multiply in f32,
+// which is more exact and many times faster there than LibTorch's own bf16 product.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "engine/workspace.h"
+
+namespace lora::engine {
+
+/// y [rows, out] = x [rows, in] . weight^T
+void multiply(const at::Tensor& x, const at::Tensor& weight, at::Tensor& y, Workspace& workspace);
+
+/// dx [rows, in] = g [rows, out] . weight, or += with `accumulate`.
+void multiply_transposed(const at::Tensor& g, const at::Tensor& weight, at::Tensor& dx,
+                         bool accumulate, Workspace& workspace);
+
+}  // namespace lora::engine

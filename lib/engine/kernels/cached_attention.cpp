@@ -1,0 +1,57 @@
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "engine/kernels/kernels.h"
+#include "engine/kernels/vector.h"
+
+namespace lora::engine {
+namespace {
+
+LORA_KERNEL void attend(const float* q, const float* keys, const float* values, std::int64_t length,
+                        std::int64_t dim, float scale, float* scores, float* out) {
+  const std::int64_t body = dim / kLanes * kLanes;
+  float top = 0;
+  for (std::int64_t t = 0; t < length; ++t) {
+    const float* key = keys + t * dim;
+    Floats sums{};
+    for (std::int64_t i = 0; i < body; i += kLanes) sums += load(q + i) * load(key + i);
+    float score = sum_lanes(sums);
+    for (std::int64_t i = body; i < dim; ++i) score += q[i] * key[i];
+    scores[t] = score * scale;
+    top = t == 0 ? scores[t] : std::max(top, scores[t]);
+  }
+  float total = 0;
+  for (std::int64_t t = 0; t < length; ++t) {
+    scores[t] = exp_of(scores[t] - top);
+    total += scores[t];
+  }
+  std::fill(out, out + dim, 0.0F);
+  for (std::int64_t t = 0; t < length; ++t) {
+    const float p = scores[t] / total;
+    const float* value = values + t * dim;
+    for (std::int64_t i = 0; i < body; i += kLanes)
+      store(out + i, load(out + i) + load(value + i) * p);
+    for (std::int64_t i = body; i < dim; ++i) out[i] += value[i] * p;
+  }
+}
+
+}  // namespace
+
+void cached_attention(const float* q, const float* keys, const float* values,
+                      const HeadShape& shape, std::int64_t capacity, std::int64_t length,
+                      float scale, float* out) {
+  const std::int64_t heads = shape.kv_heads * shape.group;
+  const std::int64_t grain = std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, length));
+  at::parallel_for(0, heads, grain, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<float> scores(static_cast<std::size_t>(length));
+    for (std::int64_t head = begin; head < end; ++head) {
+      const std::int64_t offset = head / shape.group * capacity * shape.dim;
+      attend(q + head * shape.dim, keys + offset, values + offset, length, shape.dim, scale,
+             scores.data(), out + head * shape.dim);
+    }
+  });
+}
+
+}  // namespace lora::engine

@@ -1,0 +1,77 @@
+// Eight floats at a time, on any processor.
+//
+// GCC's vector extension compiles to SSE, AVX2 or AVX-512 instructions depending on the function it
+// is inlined into, and to plain code elsewhere. LORA_KERNEL compiles a function once for each level
+// and picks one at run time, so one build runs everywhere.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#pragma GCC diagnostic ignored "-Wpsabi"
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
+    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define LORA_KERNEL __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define LORA_KERNEL
+#endif
+#define LORA_INLINE inline __attribute__((always_inline))
+
+namespace lora::engine {
+
+inline constexpr std::int64_t kLanes = 8;
+using Floats = float __attribute__((vector_size(32)));
+using Ints = std::int32_t __attribute__((vector_size(32)));
+using Words = std::uint32_t __attribute__((vector_size(32)));
+using Halves = std::uint16_t __attribute__((vector_size(16)));
+
+LORA_INLINE Floats load(const float* p) {
+  Floats v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+LORA_INLINE void store(float* p, const Floats& v) { std::memcpy(p, &v, sizeof v); }
+LORA_INLINE Floats broadcast(float x) { return Floats{x, x, x, x, x, x, x, x}; }
+
+/// bfloat16 is the upper half of a float.
+LORA_INLINE Floats load_bf16(const std::uint16_t* p) {
+  Halves halves;
+  std::memcpy(&halves, p, sizeof halves);
+  return (Floats)(__builtin_convertvector(halves, Words) << 16);
+}
+
+LORA_INLINE float sum_lanes(const Floats& v) {
+  return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+}
+LORA_INLINE Floats max_of(const Floats& a, const Floats& b) { return a > b ? a : b; }
+LORA_INLINE Floats min_of(const Floats& a, const Floats& b) { return a < b ? a : b; }
+LORA_INLINE float max_lane(const Floats& v) {
+  float m = v[0];
+  for (int i = 1; i < kLanes; ++i) m = v[i] > m ? v[i] : m;
+  return m;
+}
+
+/// e^x within 2 ulp: x = n ln 2 + r, a polynomial for e^r (Cephes' coefficients), 2^n through the
+/// exponent bits. Below -87.3 the result is the smallest normal number, above 88 it saturates.
+LORA_INLINE Floats exp_of(const Floats& value) {
+  const Floats x = min_of(max_of(value, broadcast(-87.3F)), broadcast(88.0F));
+  const Floats magic = broadcast(12582912.0F);  // 1.5 * 2^23: adding it rounds to an integer
+  const Floats shifted = x * 1.44269504088896341F + magic;
+  const Floats n = shifted - magic;
+  const Floats r = (x - n * 0.693359375F) + n * 2.12194440e-4F;
+  Floats p = broadcast(1.9875691500e-4F);
+  p = p * r + 1.3981999507e-3F;
+  p = p * r + 8.3334519073e-3F;
+  p = p * r + 4.1665795894e-2F;
+  p = p * r + 1.6666665459e-1F;
+  p = p * r + 5.0000001201e-1F;
+  p = p * (r * r) + r + 1.0F;
+  const Ints power = ((Ints)shifted << 23) + 0x3F800000;
+  return p * (Floats)power;
+}
+
+/// The same function for what does not fill a vector.
+LORA_INLINE float exp_of(const float& x) { return exp_of(broadcast(x))[0]; }
+
+}  // namespace lora::engine
