@@ -57,10 +57,10 @@ double zero(const CounterRandom&, std::uint64_t) { return 0; }
 void add_factors(TensorMap& tensors, const ModuleInfo& module, std::int64_t rank,
                  const std::string& init, std::uint64_t seed) {
   const bool is_embedding = module.kind == LayerKind::embedding;
-  const std::string a = peft_key(is_embedding ? KeyRole::embedding_a : KeyRole::lora_a,
-                                 module.module_path, "");
-  const std::string b = peft_key(is_embedding ? KeyRole::embedding_b : KeyRole::lora_b,
-                                 module.module_path, "");
+  const std::string a =
+      peft_key(is_embedding ? KeyRole::embedding_a : KeyRole::lora_a, module.module_path, "");
+  const std::string b =
+      peft_key(is_embedding ? KeyRole::embedding_b : KeyRole::lora_b, module.module_path, "");
   Draw draw_a = zero;
   Draw draw_b = zero;
   const auto width = static_cast<double>(module.in_features);

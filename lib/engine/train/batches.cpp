@@ -13,7 +13,8 @@ Tensor gather_rows(const Tensor& table, std::span<const std::size_t> indices) {
   const std::size_t row_bytes = table.bytes.size() / static_cast<std::size_t>(table.shape.at(0));
   std::vector<std::byte> rows(row_bytes * indices.size());
   for (std::size_t i = 0; i < indices.size(); ++i)
-    std::memcpy(rows.data() + i * row_bytes, table.bytes.data() + indices[i] * row_bytes, row_bytes);
+    std::memcpy(rows.data() + i * row_bytes, table.bytes.data() + indices[i] * row_bytes,
+                row_bytes);
   std::vector<std::int64_t> shape = table.shape;
   shape[0] = static_cast<std::int64_t>(indices.size());
   return Tensor::from_bytes(table.dtype, std::move(shape), std::move(rows));
@@ -29,7 +30,8 @@ Batch make_batch(const Dataset& data, std::span<const std::size_t> indices) {
     batch.y = gather_rows(data.y, indices);
     return batch;
   }
-  for (const std::size_t index : indices) batch.columns = std::max(batch.columns, data.length(index));
+  for (const std::size_t index : indices)
+    batch.columns = std::max(batch.columns, data.length(index));
   const auto columns = static_cast<std::size_t>(batch.columns);
   batch.input_ids.assign(indices.size() * columns, 0);
   batch.labels.assign(indices.size() * columns, kIgnoredLabel);

@@ -29,6 +29,7 @@ std::string dump_state(const RunState& state) {
                               {"eval_loss", json_of(state.eval_loss)},
                               {"best_eval_loss", json_of(state.best_eval_loss)},
                               {"best_step", state.best_step},
+                              {"evaluated_step", state.evaluated_step},
                               {"evals_without_gain", state.evals_without_gain},
                               {"stopped_early", state.stopped_early}},
                    kCompactStyle);
@@ -66,7 +67,8 @@ class StateReader {
   }
   Error wrong(const char* key, const char* expected) const {
     return Error(ErrorKind::malformed, "cannot read the training state in " + file_.string() +
-                                           ": " + key + " is missing or wrong, expected " + expected)
+                                           ": " + key + " is missing or wrong, expected " +
+                                           expected)
         .in_file(file_.string());
   }
 
@@ -83,8 +85,8 @@ RunState parse_state(const SafetensorsFile& file) {
   const Json document = parse_json(text->second, file.path.string());
   const StateReader reader(document, file.path);
   if (reader.integer("version") != 1)
-    throw Error(ErrorKind::unsupported, "the training state in " + file.path.string() +
-                                            " has another version, expected 1")
+    throw Error(ErrorKind::unsupported,
+                "the training state in " + file.path.string() + " has another version, expected 1")
         .in_file(file.path.string());
   RunState state;
   state.step = reader.integer("step");
@@ -94,6 +96,7 @@ RunState parse_state(const SafetensorsFile& file) {
   state.eval_loss = reader.optional_number("eval_loss");
   state.best_eval_loss = reader.optional_number("best_eval_loss");
   state.best_step = reader.integer("best_step");
+  state.evaluated_step = reader.integer("evaluated_step");
   state.evals_without_gain = reader.integer("evals_without_gain");
   state.stopped_early = reader.flag("stopped_early");
   return state;
@@ -129,9 +132,8 @@ void fill_slice(at::Tensor& flat, const TrainableParameter& parameter, const Saf
 Tensor slice_of(const at::Tensor& flat, const TrainableParameter& parameter) {
   const at::Tensor piece =
       flat.narrow(0, parameter.offset, element_count(parameter)).to(at::kCPU).contiguous();
-  return Tensor::from_f32(parameter.shape,
-                          std::span(piece.const_data_ptr<float>(),
-                                    static_cast<std::size_t>(piece.numel())));
+  return Tensor::from_f32(parameter.shape, std::span(piece.const_data_ptr<float>(),
+                                                     static_cast<std::size_t>(piece.numel())));
 }
 
 TensorMap saved_tensors(const at::Tensor& flat, const FlatParameters& parameters) {

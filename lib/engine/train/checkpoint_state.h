@@ -5,8 +5,8 @@
 //   master.<peft_key>                           values, where the adapter file rounds them
 //   best.<peft_key>                             values of the best evaluation (early stopping)
 // The one metadata key `lora_train_state` holds the numbers of RunState as JSON. Random numbers are
-// functions of seed, step and index (lora/base/random.h), and the data position is a function of the
-// step, so neither needs a state of its own.
+// functions of seed, step and index (lora/base/random.h), and the data position is a function of
+// the step, so neither needs a state of its own.
 #pragma once
 
 #include <filesystem>

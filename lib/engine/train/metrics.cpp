@@ -22,14 +22,16 @@ Error cannot(const char* action, const std::filesystem::path& path) {
       .in_file(path.string());
 }
 
-std::int64_t step_of(const std::string& line) {
+bool is_covered(const std::string& line, std::int64_t step, std::int64_t evaluated_step) {
   try {
     const Json document = parse_json(line, "metrics");
-    const Json* step = document.find("step");
-    const auto number = step ? step->as_int() : std::nullopt;
-    return number.value_or(-1);
+    const Json* type = document.find("type");
+    const Json* number = document.find("step");
+    const auto line_step = number ? number->as_int() : std::nullopt;
+    if (type == nullptr || !line_step) return false;
+    return *line_step <= (*type == Json("eval") ? evaluated_step : step);
   } catch (const Error&) {
-    return -1;
+    return false;
   }
 }
 
@@ -77,13 +79,13 @@ void MetricsFile::sync() {
   if (::fsync(fd_) != 0 && errno != EINVAL) throw cannot("flush", path_);
 }
 
-void cut_metrics(const std::filesystem::path& path, std::int64_t step) {
+void cut_metrics(const std::filesystem::path& path, std::int64_t step,
+                 std::int64_t evaluated_step) {
   std::ifstream in(path, std::ios::binary);
   if (!in) return;
   std::uint64_t kept_bytes = 0;
   for (std::string line; std::getline(in, line);) {
-    const std::int64_t line_step = step_of(line);
-    if (in.eof() || line_step < 0 || line_step > step) break;
+    if (in.eof() || !is_covered(line, step, evaluated_step)) break;
     kept_bytes += line.size() + 1;
   }
   std::error_code failed;

@@ -49,8 +49,9 @@ class MetricsFile {
   int fd_ = -1;
 };
 
-/// Cuts the file back to the lines of steps up to `step`; a line that a killed process left torn
-/// ends the file too. A missing file stays missing.
-void cut_metrics(const std::filesystem::path& path, std::int64_t step);
+/// Cuts the file back to the steps up to `step` and the evaluations up to `evaluated_step`, which a
+/// checkpoint stands for; a line that a killed process left torn ends the file too. A missing file
+/// stays missing.
+void cut_metrics(const std::filesystem::path& path, std::int64_t step, std::int64_t evaluated_step);
 
 }  // namespace lora::engine

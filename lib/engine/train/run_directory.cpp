@@ -102,8 +102,8 @@ void RunDirectory::lock() {
   const stdfs::path file = path_ / kLockName;
   lock_fd_ = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   if (lock_fd_ < 0)
-    throw Error(ErrorKind::output, "cannot lock run directory " + path_.string() + ": " +
-                                       std::strerror(errno))
+    throw Error(ErrorKind::output,
+                "cannot lock run directory " + path_.string() + ": " + std::strerror(errno))
         .in_file(path_.string());
   if (::flock(lock_fd_, LOCK_EX | LOCK_NB) != 0) {
     const std::string owner = owner_of(lock_fd_);
@@ -116,21 +116,22 @@ void RunDirectory::lock() {
   const std::string owner = std::to_string(::getpid()) + "\n";
   if (::ftruncate(lock_fd_, 0) != 0 ||
       ::pwrite(lock_fd_, owner.data(), owner.size(), 0) != static_cast<ssize_t>(owner.size()))
-    throw Error(ErrorKind::output,
-                "cannot write " + file.string() + ": " + std::strerror(errno))
+    throw Error(ErrorKind::output, "cannot write " + file.string() + ": " + std::strerror(errno))
         .in_file(file.string());
 }
 
 void RunDirectory::clear() {
   // run.json goes last: until then an interrupted clearing still looks like a run.
-  for (const char* name : {"adapter", "checkpoints", "metrics.jsonl", "base.lock.json", kRunRecordName})
+  for (const char* name :
+       {"adapter", "checkpoints", "metrics.jsonl", "base.lock.json", kRunRecordName})
     fs_.remove_all(path_ / name);
 }
 
 void RunDirectory::prune(std::int64_t keep) {
   const std::vector<std::int64_t> steps = checkpoint_steps(path_);
   const auto kept = static_cast<std::size_t>(std::max<std::int64_t>(1, keep));
-  for (std::size_t i = 0; i + kept < steps.size(); ++i) fs_.remove_all(checkpoint_path(path_, steps[i]));
+  for (std::size_t i = 0; i + kept < steps.size(); ++i)
+    fs_.remove_all(checkpoint_path(path_, steps[i]));
 }
 
 }  // namespace lora::engine

@@ -1,5 +1,5 @@
-// The directory of one training run while it is written (lora/checkpoint/train_run.h says what is in
-// it): who owns it, what may replace it, which checkpoints stay.
+// The directory of one training run while it is written (lora/checkpoint/train_run.h says what is
+// in it): who owns it, what may replace it, which checkpoints stay.
 #pragma once
 
 #include <cstdint>

@@ -17,6 +17,7 @@ struct RunState {
   std::optional<double> eval_loss;       ///< of the latest evaluation
   std::optional<double> best_eval_loss;  ///< lowest so far
   std::int64_t best_step = 0;
+  std::int64_t evaluated_step = 0;  ///< step of the latest evaluation; 0: none yet
   std::int64_t evals_without_gain = 0;
   bool stopped_early = false;
   /// Parameters of the best evaluation, f32 [n]; defined only where early stopping will need them.

@@ -28,7 +28,8 @@ std::int64_t warmup_steps(double warmup, std::int64_t total_steps) {
 double Schedule::rate(std::int64_t step) const {
   const std::int64_t done = step - 1;
   if (done < warmup)
-    return peak * (static_cast<double>(done) / static_cast<double>(std::max<std::int64_t>(1, warmup)));
+    return peak *
+           (static_cast<double>(done) / static_cast<double>(std::max<std::int64_t>(1, warmup)));
   const auto remaining_span = static_cast<double>(std::max<std::int64_t>(1, total - warmup));
   switch (kind) {
     case ScheduleKind::constant:

@@ -13,8 +13,8 @@ enum class ScheduleKind { cosine, linear, constant };
 ScheduleKind schedule_from_string(const std::string& name);
 
 /// Steps of warm-up: a share of all steps below 1, rounded up as transformers' TrainingArguments
-/// does; a number of steps from 1 on. Throws Error(usage) unless `warmup` is finite, at least 0 and,
-/// from 1 on, whole.
+/// does; a number of steps from 1 on. Throws Error(usage) unless `warmup` is finite, at least 0
+/// and, from 1 on, whole.
 std::int64_t warmup_steps(double warmup, std::int64_t total_steps);
 
 struct Schedule {

@@ -60,7 +60,9 @@ bool assign(T& target, const std::optional<T>& value) {
 }
 bool from_json_value(const Json& json, bool& value) { return assign(value, json.as_bool()); }
 bool from_json_value(const Json& json, std::int64_t& value) { return assign(value, json.as_int()); }
-bool from_json_value(const Json& json, std::uint64_t& value) { return assign(value, json.as_uint()); }
+bool from_json_value(const Json& json, std::uint64_t& value) {
+  return assign(value, json.as_uint());
+}
 bool from_json_value(const Json& json, double& value) { return assign(value, json.as_double()); }
 bool from_json_value(const Json& json, std::string& value) {
   if (json.as_string() != nullptr) value = *json.as_string();
@@ -122,8 +124,8 @@ std::string compare(const std::string& flag, const Json& given, const Json& reco
 
 void require(bool holds, const std::string& flag, const Json& found, const char* expected) {
   if (!holds)
-    throw Error(ErrorKind::usage, "--" + flag + " is " + dump_json(found, kCompactStyle) +
-                                      ", expected " + expected);
+    throw Error(ErrorKind::usage,
+                "--" + flag + " is " + dump_json(found, kCompactStyle) + ", expected " + expected);
 }
 
 void refuse_conflicts(const TrainOptions& options, const TrainRun& run) {
@@ -148,7 +150,8 @@ void refuse_conflicts(const TrainOptions& options, const TrainRun& run) {
   if (conflicts.empty()) return;
   std::string list;
   for (const std::string& conflict : conflicts) list += (list.empty() ? "" : ", ") + conflict;
-  throw Error(ErrorKind::usage, "cannot resume " + run.path.string() + " with other settings: " + list)
+  throw Error(ErrorKind::usage,
+              "cannot resume " + run.path.string() + " with other settings: " + list)
       .with_hint("only --steps and --epochs may change; leave the other flags out");
 }
 
@@ -183,7 +186,8 @@ void check_settings(const TrainOptions& o) {
     throw Error(ErrorKind::usage, "--early-stop needs --eval-data and --eval-every");
   if (o.eval_every > 0 && o.eval_data.empty())
     throw Error(ErrorKind::usage, "--eval-every needs --eval-data");
-  if (o.data.empty()) throw Error(ErrorKind::usage, "no training data was given").with_hint("pass --data FILE");
+  if (o.data.empty())
+    throw Error(ErrorKind::usage, "no training data was given").with_hint("pass --data FILE");
   schedule_from_string(o.schedule);
   warmup_steps(o.warmup, 1);
 }
@@ -191,9 +195,8 @@ void check_settings(const TrainOptions& o) {
 JsonObject settings_to_json(const TrainOptions& options) {
   JsonObject config{{"steps", to_json_value(options.steps)},
                     {"epochs", to_json_value(options.epochs)}};
-  for_each_setting(options, [&](const char* name, const auto& value) {
-    config[name] = to_json_value(value);
-  });
+  for_each_setting(
+      options, [&](const char* name, const auto& value) { config[name] = to_json_value(value); });
   return config;
 }
 

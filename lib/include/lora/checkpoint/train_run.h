@@ -39,9 +39,9 @@ struct TrainRun {
   /// --adapter, when the run continues one; the digest is that of its weights file.
   std::optional<RecordedFile> initial_adapter;
   std::int64_t total_steps = 0;
-  int threads = 0;            ///< of LibTorch's operators; equal bytes need equal threads
-  JsonObject config;          ///< settings by long flag name with underscores ("batch_size")
-  Json adapter_config;        ///< adapter_config.json's document, targets resolved
+  int threads = 0;      ///< of LibTorch's operators; equal bytes need equal threads
+  JsonObject config;    ///< settings by long flag name with underscores ("batch_size")
+  Json adapter_config;  ///< adapter_config.json's document, targets resolved
 };
 
 /// True when `path` is a directory that holds run.json.

@@ -1,0 +1,86 @@
+#include "engine/train/plan.h"
+
+#include <algorithm>
+
+#include "lora/base/error.h"
+
+namespace lora::engine {
+namespace {
+
+constexpr double kDefaultEpochs = 3;
+constexpr std::int64_t kSavesPerRun = 10;
+
+std::int64_t steps_for(const TrainOptions& options, const Dataset& data) {
+  if (options.steps) return *options.steps;
+  const BatchPlan batches(data.size(), static_cast<std::size_t>(options.batch_size), options.seed,
+                          options.shuffle);
+  const auto count = batches.batches_for(options.epochs.value_or(kDefaultEpochs));
+  const auto accum = static_cast<std::uint64_t>(options.grad_accum);
+  return std::max<std::int64_t>(1, static_cast<std::int64_t>((count + accum - 1) / accum));
+}
+
+std::int64_t longest(const Dataset& data) {
+  std::int64_t longest = 0;
+  if (data.is_tabular) return 1;
+  for (std::size_t i = 0; i < data.size(); ++i) longest = std::max(longest, data.length(i));
+  return longest;
+}
+
+}  // namespace
+
+TrainPlan make_plan(const TrainOptions& options, const Dataset& data) {
+  TrainPlan plan;
+  plan.total_steps = steps_for(options, data);
+  plan.save_every = options.save_every > 0
+                        ? options.save_every
+                        : std::max<std::int64_t>(1, plan.total_steps / kSavesPerRun);
+  plan.schedule = {schedule_from_string(options.schedule), options.lr,
+                   warmup_steps(options.warmup, plan.total_steps), plan.total_steps};
+  return plan;
+}
+
+std::int64_t estimate_memory(const TrainOptions& options, std::int64_t trainable_parameters,
+                             const Dataset& data) {
+  std::int64_t frozen = 0;
+  bool is_half = options.compute == Compute::bf16;
+  for (const auto& [name, tensor] : options.base->tensors) {
+    if (options.compute == Compute::base && bits_of(tensor.dtype) == 16) is_half = true;
+    frozen += tensor.numel();
+  }
+  const std::int64_t element = is_half ? 2 : 4;
+  std::int64_t activations = 0;
+  if (options.base->config && options.base->config->decoder) {
+    const DecoderConfig& decoder = *options.base->config->decoder;
+    const std::int64_t tokens = options.batch_size * longest(data);
+    // A layer keeps about eight values of the hidden width and three of the intermediate one for
+    // its backward pass; the head needs logits and their gradient.
+    const std::int64_t layer = 8 * decoder.hidden_size + 3 * decoder.intermediate_size;
+    const std::int64_t layers = options.layer_checkpointing
+                                    ? layer + decoder.num_layers * decoder.hidden_size
+                                    : decoder.num_layers * layer;
+    activations = tokens * (layers + 2 * decoder.vocab_size) * element;
+  }
+  return frozen * element + trainable_parameters * 16 + activations;
+}
+
+JsonObject describe_plan(const TrainOptions& options, const TrainPlan& plan, const Dataset& data,
+                         const Dataset* eval, std::int64_t trainable_parameters,
+                         std::int64_t total_parameters) {
+  const auto examples = static_cast<std::int64_t>(data.size());
+  return {
+      {"steps", plan.total_steps},
+      {"examples", examples},
+      {"examples_per_step", options.batch_size * options.grad_accum},
+      {"epochs", static_cast<double>(plan.total_steps * options.batch_size * options.grad_accum) /
+                     static_cast<double>(examples)},
+      {"data_tokens", data.is_tabular ? examples : data.total_tokens},
+      {"supervised_tokens", data.is_tabular ? examples : data.supervised_tokens},
+      {"eval_examples", eval ? static_cast<std::int64_t>(eval->size()) : 0},
+      {"warmup_steps", plan.schedule.warmup},
+      {"save_every", plan.save_every},
+      {"trainable_parameters", trainable_parameters},
+      {"total_parameters", total_parameters},
+      {"memory_bytes_estimate", estimate_memory(options, trainable_parameters, data)}};
+}
+
+}  // namespace lora::engine

@@ -1,0 +1,197 @@
+#include "engine/train/train.h"
+
+#include <ATen/Parallel.h>
+
+#include <utility>
+
+#include "engine/probe.h"
+#include "engine/train/checkpoint_state.h"
+#include "engine/train/loop.h"
+#include "engine/train/process_memory.h"
+#include "engine/train/publish.h"
+#include "engine/train/run_directory.h"
+#include "engine/train/setup.h"
+#include "lora/base/error.h"
+
+namespace lora::engine {
+namespace {
+
+ModelOptions model_options(const RunSetup& setup, const Adapter& adapter, bool trainable) {
+  ModelOptions options;
+  options.base = setup.options.base;
+  options.adapters = {&adapter};
+  options.compute = setup.options.compute;
+  options.device = setup.options.device;
+  options.trainable = trainable;
+  return options;
+}
+
+RunDirectory::Use use_of(const TrainOptions& options) {
+  if (options.resume) return RunDirectory::Use::resume;
+  return options.force ? RunDirectory::Use::replace : RunDirectory::Use::create;
+}
+
+// What the run has written and will write, from the first byte in its directory to the result.
+class Run {
+ public:
+  Run(RunSetup setup, const TrainSurroundings& surroundings, RunDirectory& directory)
+      : setup_(std::move(setup)), surroundings_(surroundings), directory_(directory) {
+    write_options_.force = true;
+    write_options_.file_system = surroundings.file_system;
+  }
+
+  TrainReport train(const std::function<void(const TrainEvent&)>& on_event, const Sinks& sinks) {
+    model_ = surroundings_.make_model(model_options(setup_, setup_.initial, true));
+    const ModelCounts counts = count_parameters(*model_);
+    model_->set_layer_checkpointing(setup_.options.layer_checkpointing);
+    AdamW optimizer(model_->trainable().values, {setup_.options.beta1, setup_.options.beta2,
+                                                 setup_.options.eps, setup_.options.weight_decay});
+    RunState state;
+    if (!setup_.checkpoint.empty())
+      state = restore_state(setup_.checkpoint, model_->trainable(), optimizer);
+    setup_.guard->lock();
+    sinks.throw_if_cancelled();
+    begin(state, sinks);
+
+    MetricsFile metrics(directory_.metrics());
+    TrainingLoop loop(
+        {setup_.options, setup_.plan, *model_, optimizer, setup_.data,
+         setup_.eval ? &*setup_.eval : nullptr, metrics,
+         [&](const RunState& at) { save_checkpoint(at, optimizer); }, on_event, sinks},
+        state);
+    const StopReason reason = loop.run();
+    metrics.sync();
+    setup_.guard->require_unchanged();
+
+    TrainReport report;
+    report.trainable_parameters = counts.trainable;
+    report.total_parameters = counts.total;
+    report.tokens_per_second = loop.tokens_per_second();
+    if (reason == StopReason::interrupted) {
+      report.stopped_because = "interrupted";
+      report.adapter = checkpoint_path(directory_.path(), state.step);
+    } else {
+      if (reason == StopReason::early_stop) report.stopped_because = "early stop";
+      write_result(state);
+      report.adapter = directory_.adapter();
+    }
+    report.steps = state.step;
+    report.tokens = state.tokens;
+    report.first_loss = state.first_loss;
+    report.last_loss = state.last_loss;
+    report.eval_loss = state.eval_loss;
+    report.peak_rss_bytes = process_memory().peak_resident_bytes;
+    return report;
+  }
+
+ private:
+  void begin(const RunState& state, const Sinks& sinks) {
+    const int threads = at::get_num_threads();
+    const std::filesystem::path& path = directory_.path();
+    FileSystem& fs = write_options_.fs();
+    if (setup_.resumed) {
+      if (setup_.resumed->threads != threads)
+        sinks.warning("the run was started with " + std::to_string(setup_.resumed->threads) +
+                      " threads and goes on with " + std::to_string(threads) +
+                      ": the last bits of its numbers may differ");
+      cut_metrics(directory_.metrics(), state.step, state.evaluated_step);
+      if (state.step < setup_.plan.total_steps && !state.stopped_early)
+        fs.remove_all(directory_.adapter());
+      sinks.info("continuing at step " + std::to_string(state.step));
+    } else {
+      directory_.clear();
+      write_file_atomically(path / kBaseLockName, dump_base_lock(setup_.guard->lock()),
+                            write_options_);
+    }
+    const TrainRun record =
+        make_run_record(setup_, setup_.resumed ? setup_.resumed->threads : threads);
+    write_file_atomically(path / kRunRecordName, dump_json(to_json(record), kPrettyStyle) + "\n",
+                          write_options_);
+    if (setup_.plan.total_steps == 1 && setup_.plan.schedule.rate(1) == 0)
+      sinks.warning(
+          "the only step is a warm-up step with a learning rate of 0, so nothing will be "
+          "learned: pass --warmup 0");
+  }
+
+  Provenance provenance(const RunState& state) {
+    const TrainOptions& options = setup_.options;
+    JsonArray data;
+    for (const DataFile& file : setup_.data.files) data.push_back(file.digest.hex());
+    Provenance result{&setup_.guard->lock(), setup_.history};
+    result.history.push_back(JsonObject{{"operation", "train"},
+                                        {"steps", state.step},
+                                        {"tokens", state.tokens},
+                                        {"seed", options.seed},
+                                        {"batch_size", options.batch_size},
+                                        {"grad_accum", options.grad_accum},
+                                        {"lr", options.lr},
+                                        {"schedule", options.schedule},
+                                        {"data_sha256", std::move(data)}});
+    return result;
+  }
+
+  void save_checkpoint(const RunState& state, AdamW& optimizer) {
+    const FlatParameters& parameters = model_->trainable();
+    AtomicDirectory staged(checkpoint_path(directory_.path(), state.step), write_options_);
+    write_trained_adapter(staged, setup_.config, saved_tensors(parameters.values, parameters),
+                          provenance(state), setup_.options.threads);
+    write_state(staged, parameters, optimizer, state);
+    staged.commit();
+    directory_.prune(setup_.options.keep);
+  }
+
+  // The probe comes from a model loaded as any later reader would load it, not from the one that
+  // was trained: saved modules are rounded to their dtype on disk.
+  void write_result(const RunState& state) {
+    const FlatParameters& parameters = model_->trainable();
+    const bool has_best = setup_.options.early_stop > 0 && state.best_values.defined();
+    const TensorMap tensors =
+        saved_tensors(has_best ? state.best_values : parameters.values, parameters);
+    Provenance origin = provenance(state);
+    if (has_best) (*origin.history.back().as_object())["best_step"] = state.best_step;
+    model_.reset();
+
+    AtomicDirectory staged(directory_.adapter(), write_options_);
+    write_trained_adapter(staged, setup_.config, tensors, origin, setup_.options.threads);
+    const Adapter adapter = make_adapter(setup_.config, tensors, {});
+    const ModelOptions options = model_options(setup_, adapter, false);
+    write_probe(staged, probe_model(*surroundings_.make_model(options), options));
+    staged.commit();
+  }
+
+  RunSetup setup_;
+  const TrainSurroundings& surroundings_;
+  RunDirectory& directory_;
+  WriteOptions write_options_;
+  std::unique_ptr<Model> model_;
+};
+
+TrainReport dry_run(const RunSetup& setup, const TrainSurroundings& surroundings) {
+  const auto model = surroundings.make_model(model_options(setup, setup.initial, true));
+  const ModelCounts counts = count_parameters(*model);
+  TrainReport report;
+  report.trainable_parameters = counts.trainable;
+  report.total_parameters = counts.total;
+  report.adapter = setup.options.run_dir / "adapter";
+  report.plan = describe_plan(setup.options, setup.plan, setup.data,
+                              setup.eval ? &*setup.eval : nullptr, counts.trainable, counts.total);
+  return report;
+}
+
+}  // namespace
+
+TrainReport run_training(const TrainOptions& options, const TrainSurroundings& surroundings,
+                         const std::function<void(const TrainEvent&)>& on_event,
+                         const Sinks& sinks) {
+  if (options.dry_run) {
+    check_run_directory(options.run_dir, use_of(options));
+    return dry_run(prepare_run(options, sinks), surroundings);
+  }
+  FileSystem& fs =
+      surroundings.file_system != nullptr ? *surroundings.file_system : real_file_system();
+  RunDirectory directory(options.run_dir, use_of(options), fs);
+  Run run(prepare_run(options, sinks), surroundings, directory);
+  return run.train(on_event, sinks);
+}
+
+}  // namespace lora::engine

@@ -1,0 +1,104 @@
+#include "engine/train/training_data.h"
+
+#include <cstring>
+#include <optional>
+#include <string>
+#include <system_error>
+
+#include "lora/base/error.h"
+#include "lora/text/tokenizer.h"
+
+namespace lora::engine {
+namespace {
+
+std::filesystem::path directory_of(const Checkpoint& base) {
+  std::error_code ignored;
+  return std::filesystem::is_directory(base.path, ignored) ? base.path : base.path.parent_path();
+}
+
+std::optional<Tokenizer> tokenizer_of(const Checkpoint& base) {
+  const std::filesystem::path directory = directory_of(base);
+  std::error_code ignored;
+  if (!std::filesystem::exists(directory / "tokenizer.json", ignored)) return std::nullopt;
+  return Tokenizer::from_directory(directory);
+}
+
+Error misfit(const Dataset& data, const std::string& found, const std::string& expected) {
+  return Error(ErrorKind::incompatible, "cannot train on " + data.files.front().path.string() +
+                                            ": " + found + ", the base expects " + expected)
+      .in_file(data.files.front().path.string());
+}
+
+void check_table(const Dataset& data, const MlpConfig& mlp) {
+  const std::int64_t features = mlp.hidden_sizes.front();
+  const std::int64_t outputs = mlp.hidden_sizes.back();
+  if (data.x.shape.at(1) != features)
+    throw misfit(data, "x is " + shape_to_string(data.x.shape),
+                 "[rows, " + std::to_string(features) + "]");
+  if (data.y.dtype == DType::f32) {
+    if (data.y.shape.size() != 2 || data.y.shape[1] != outputs)
+      throw misfit(data, "y is " + shape_to_string(data.y.shape),
+                   "[rows, " + std::to_string(outputs) + "]");
+    return;
+  }
+  for (std::int64_t row = 0; row < data.y.numel(); ++row) {
+    std::int64_t label = 0;
+    std::memcpy(&label, data.y.bytes.data() + row * static_cast<std::int64_t>(sizeof label),
+                sizeof label);
+    if (label < 0 || label >= outputs)
+      throw misfit(data,
+                   "y holds class " + std::to_string(label) + " in row " + std::to_string(row),
+                   "classes below " + std::to_string(outputs));
+  }
+}
+
+}  // namespace
+
+Dataset load_training_data(const TrainOptions& options,
+                           const std::vector<std::filesystem::path>& files, const Sinks& sinks) {
+  const Checkpoint& base = *options.base;
+  const std::optional<Tokenizer> tokenizer = tokenizer_of(base);
+  DataOptions data_options;
+  data_options.tokenizer = tokenizer ? &*tokenizer : nullptr;
+  data_options.seq_len = options.seq_len;
+  data_options.loss_on = options.loss_on == "completion" ? LossOn::completion : LossOn::all;
+  data_options.threads = options.threads;
+  if (base.config && base.config->decoder) {
+    data_options.max_positions = base.config->decoder->max_position_embeddings;
+    data_options.vocab_size = base.config->decoder->vocab_size;
+  }
+  Dataset data = load_dataset(files, data_options);
+  for (const std::string& note : data.notes) sinks.warning(note);
+  if (base.config && base.config->decoder && data.is_tabular)
+    throw misfit(data, "it holds tables x and y", "text or token ids");
+  if (base.config && base.config->mlp) {
+    if (!data.is_tabular) throw misfit(data, "it holds sequences of tokens", "tables x and y");
+    check_table(data, *base.config->mlp);
+  }
+  return data;
+}
+
+std::vector<RecordedFile> recorded_files(const Dataset& data) {
+  std::vector<RecordedFile> files;
+  for (const DataFile& file : data.files) files.push_back({file.path, file.digest});
+  return files;
+}
+
+void require_same_files(const std::vector<RecordedFile>& recorded, const Dataset& actual,
+                        const std::filesystem::path& run_dir) {
+  if (recorded.size() != actual.files.size())
+    throw Error(ErrorKind::incompatible,
+                "cannot resume " + run_dir.string() + ": " + std::to_string(actual.files.size()) +
+                    " data files were given, the run has " + std::to_string(recorded.size()));
+  std::string changed;
+  for (std::size_t i = 0; i < recorded.size(); ++i)
+    if (actual.files[i].digest != recorded[i].digest)
+      changed += (changed.empty() ? "" : ", ") + actual.files[i].path.string();
+  if (changed.empty()) return;
+  throw Error(ErrorKind::incompatible,
+              "cannot resume " + run_dir.string() + ": data has changed since: " + changed)
+      .in_file(run_dir.string())
+      .with_hint("resume with the data the run was started on, or start a new run");
+}
+
+}  // namespace lora::engine
