@@ -54,6 +54,14 @@ def root_of(state: dict[str, torch.Tensor]) -> str:
     return hashlib.sha256(b"lora.base/1\0" + struct.pack("<Q", len(state)) + digests).hexdigest()
 
 
+def pickled_base(folder: pathlib.Path, content: object, **settings: object) -> pathlib.Path:
+    """A checkpoint directory of a model that nobody knows, holding `content` as torch.save writes it."""
+    folder.mkdir()
+    torch.save(content, folder / "pytorch_model.bin", **settings)
+    (folder / "config.json").write_text('{"model_type": "unknown-to-everyone"}')
+    return folder
+
+
 @case
 def base_pth_is_read_by_torch(context: Context) -> None:
     for preset in ("mlp", "tiny-llama"):
@@ -86,8 +94,8 @@ def base_safetensors_bytes(context: Context) -> None:
         "double": torch.randn(3, dtype=torch.float64),
         "größe": torch.ones(1),
     }
-    torch.save(state, context.folder / "state.pth")
-    context.run("init-base", "--from", "state.pth", "-o", "ours")
+    source = pickled_base(context.folder / "source", state)
+    context.run("init-base", "--from", source, "-o", "ours")
     save_file(state, context.folder / "theirs.safetensors", metadata={"format": "pt"})
     if (context.folder / "ours/model.safetensors").read_bytes() != (
         context.folder / "theirs.safetensors"
@@ -106,10 +114,12 @@ def base_views_and_parameters_in_pth(context: Context) -> None:
         "step": big[::2],
         "parameter": torch.nn.Parameter(torch.randn(4)),
     }
-    torch.save({"epoch": 3, "state_dict": state}, context.folder / "nested.pth")
-    torch.save(state, context.folder / "legacy.pth", _use_new_zipfile_serialization=False)
-    for name in ("nested", "legacy"):
-        context.run("init-base", "--from", f"{name}.pth", "-o", name)
+    sources = {
+        "nested": pickled_base(context.folder / "a", {"epoch": 3, "state_dict": state}),
+        "legacy": pickled_base(context.folder / "b", state, _use_new_zipfile_serialization=False),
+    }
+    for name, source in sources.items():
+        context.run("init-base", "--from", source, "-o", name)
         ours = load_file(context.folder / name / "model.safetensors")
         assert_equal("names", sorted(ours), sorted(state))
         for key, tensor in state.items():
