@@ -1,0 +1,101 @@
+// Byte-level BPE tokenizers in the tokenizer.json format, token for token as the `tokenizers`
+// package computes them (compared with its release 0.23).
+//
+// Understood: model BPE (merges as "a b" or pairs, ignore_merges, unk_token); pre-tokenizers
+// ByteLevel, Split, Digits and Sequence with ByteLevel as the last step; normalizers NFC, NFD,
+// NFKC, NFKD, Lowercase, Prepend, Replace (a plain string), Sequence; post-processors ByteLevel,
+// TemplateProcessing, RobertaProcessing, BertProcessing, Sequence; decoder ByteLevel; added tokens
+// with lstrip, rstrip, single_word, normalized. The `truncation` and `padding` blocks are ignored:
+// whoever builds batches decides. Any other component, byte_fallback and dropout are an
+// Error(unsupported) that names the component and the file.
+//
+// Unicode: the GPT-2 and Llama-3 splitting patterns run on this project's own tables (Unicode 16,
+// as the reference). Other patterns run on PCRE2 with the Unicode version that it was built with.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace lora {
+
+using TokenId = std::int64_t;
+
+/// Immutable after loading; every const function may be called from several threads at once.
+class Tokenizer {
+ public:
+  /// Reads `directory`/tokenizer.json, and names of special tokens from tokenizer_config.json, else
+  /// special_tokens_map.json, else ids from config.json, where these exist. Throws
+  /// Error(not_found) when tokenizer.json is missing.
+  static Tokenizer from_directory(const std::filesystem::path& directory);
+
+  /// Reads one tokenizer.json; bos, eos, pad and unk stay unknown.
+  static Tokenizer from_file(const std::filesystem::path& file);
+
+  Tokenizer(Tokenizer&&) noexcept;
+  Tokenizer& operator=(Tokenizer&&) noexcept;
+  ~Tokenizer();
+
+  /// Token ids of `text`. Names of special tokens inside the text become these tokens.
+  /// `add_special_tokens` applies the post-processor (a BOS where the file asks for one).
+  /// Throws Error(malformed) when `text` is not UTF-8.
+  std::vector<TokenId> encode(std::string_view text, bool add_special_tokens = true) const;
+
+  /// encode() of many documents on up to `threads` threads (0: all). Slot i holds document i.
+  std::vector<std::vector<TokenId>> encode_batch(const std::vector<std::string_view>& texts,
+                                                 bool add_special_tokens = true,
+                                                 int threads = 0) const;
+
+  /// Text of a token sequence; ids outside the vocabulary are skipped. Bytes that are not UTF-8
+  /// become U+FFFD, one for each maximal invalid part.
+  std::string decode(const std::vector<TokenId>& ids, bool skip_special_tokens = true) const;
+
+  /// Model vocabulary and added tokens together: one more than the highest id, were there no holes.
+  std::size_t vocab_size() const;
+
+  /// Id of a token by its spelling in the file (byte-level alphabet: "Ġthe") or by the content of
+  /// an added token; nullopt when there is none.
+  std::optional<TokenId> token_to_id(std::string_view token) const;
+
+  /// Spelling of a token in the file, nullopt for an id without one.
+  std::optional<std::string> id_to_token(TokenId id) const;
+
+  bool is_special(TokenId id) const;         ///< an added token marked `special`
+  std::vector<TokenId> special_ids() const;  ///< ascending
+  std::optional<TokenId> bos_id() const;
+  std::optional<TokenId> eos_id() const;
+  std::optional<TokenId> pad_id() const;
+  std::string bos_token() const;  ///< spelling, empty when unknown
+  std::string eos_token() const;  ///< spelling, empty when unknown
+
+ private:
+  friend class TokenStream;
+  struct Impl;
+  explicit Tokenizer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+/// Text of a growing token sequence. The pieces together equal decode() of the whole sequence; a
+/// character whose bytes are not complete yet is held back.
+class TokenStream {
+ public:
+  /// `tokenizer` must outlive the stream.
+  explicit TokenStream(const Tokenizer& tokenizer, bool skip_special_tokens = true);
+
+  /// Text that became certain with this token, possibly empty.
+  std::string push(TokenId id);
+
+  /// What was held back, as decode() would render it; the stream is then empty again.
+  std::string finish();
+
+ private:
+  const Tokenizer& tokenizer_;
+  bool skip_special_tokens_;
+  std::string pending_;
+};
+
+}  // namespace lora

@@ -1,0 +1,41 @@
+// Typed reading of the `{"type": ..., ...}` objects that a tokenizer.json is made of.
+#pragma once
+
+#include <string>
+
+#include "lora/base/error.h"
+#include "lora/format/json.h"
+
+namespace lora::text {
+
+/// "cannot read tokenizer FILE: pre_tokenizer Metaspace is not supported".
+Error unsupported_component(const std::string& part, const std::string& what,
+                            const std::string& context);
+
+/// "cannot read tokenizer FILE: `what` ...".
+Error malformed_tokenizer(const std::string& what, const std::string& context);
+
+/// One component. `part` is its place ("pre_tokenizer"), `context` the file; both only for
+/// messages.
+class Component {
+ public:
+  Component(const Json& document, std::string part, std::string context);
+
+  const std::string& type() const { return type_; }
+  /// Default when absent or null; throws Error(malformed) for another type of value.
+  bool boolean(std::string_view key, bool fallback) const;
+  std::string string(std::string_view key) const;
+  const JsonArray& array(std::string_view key) const;
+  /// {"Regex": e} as e, {"String": s} as an expression that matches s.
+  std::string pattern(std::string_view key) const;
+  const Json& member(std::string_view key) const;
+
+ private:
+  Error wrong(std::string_view key, std::string_view expected) const;
+  const Json& document_;
+  std::string part_;
+  std::string context_;
+  std::string type_;
+};
+
+}  // namespace lora::text

@@ -1,0 +1,212 @@
+#include "text/pre_tokenizer.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "lora/base/error.h"
+#include "text/component.h"
+#include "text/regex.h"
+#include "text/scanner.h"
+#include "text/unicode_ranges.h"
+#include "text/utf8.h"
+
+namespace lora::text {
+namespace {
+
+enum class Behavior { removed, isolated, merged_with_previous, merged_with_next, contiguous };
+
+std::optional<Behavior> behavior_named(std::string_view name) {
+  if (name == "Removed") return Behavior::removed;
+  if (name == "Isolated") return Behavior::isolated;
+  if (name == "MergedWithPrevious") return Behavior::merged_with_previous;
+  if (name == "MergedWithNext") return Behavior::merged_with_next;
+  if (name == "Contiguous") return Behavior::contiguous;
+  return std::nullopt;
+}
+
+struct Segment {
+  std::size_t begin;
+  std::size_t end;
+  bool is_match;
+};
+
+// The reference's rules for what happens to matches; `segments` covers the text without holes.
+std::vector<Segment> arranged(std::vector<Segment> segments, Behavior behavior) {
+  if (behavior == Behavior::isolated) return segments;
+  std::vector<Segment> out;
+  if (behavior == Behavior::removed) {
+    for (const Segment& segment : segments)
+      if (!segment.is_match) out.push_back(segment);
+    return out;
+  }
+  const bool backwards = behavior == Behavior::merged_with_next;
+  if (backwards) std::reverse(segments.begin(), segments.end());
+  bool previous = false;
+  for (const Segment& segment : segments) {
+    const bool joins = behavior == Behavior::contiguous ? segment.is_match == previous
+                                                        : segment.is_match && !previous;
+    if (joins && !out.empty()) {
+      out.back().begin = std::min(out.back().begin, segment.begin);
+      out.back().end = std::max(out.back().end, segment.end);
+    } else {
+      out.push_back(segment);
+    }
+    previous = segment.is_match;
+  }
+  if (backwards) std::reverse(out.begin(), out.end());
+  return out;
+}
+
+void emit(std::string_view text, const std::vector<Segment>& segments, const PieceSink& sink) {
+  for (const Segment& segment : segments)
+    if (segment.begin < segment.end) sink(text.substr(segment.begin, segment.end - segment.begin));
+}
+
+class ScannerStep : public PreTokenStep {
+ public:
+  explicit ScannerStep(KnownPattern pattern) : scanner_(pattern) {}
+  void split(std::string_view text, const PieceSink& sink) const override {
+    for (std::size_t start = 0; start < text.size();) {
+      const std::size_t end = scanner_.next(text, start);
+      sink(text.substr(start, end - start));
+      start = end;
+    }
+  }
+
+ private:
+  Scanner scanner_;
+};
+
+class RegexStep : public PreTokenStep {
+ public:
+  RegexStep(const std::string& expression, Behavior behavior, bool invert,
+            const std::string& context)
+      : regex_(expression, context), behavior_(behavior), invert_(invert) {}
+
+  void split(std::string_view text, const PieceSink& sink) const override {
+    std::vector<Segment> segments;
+    std::size_t covered = 0;
+    RegexMatch match;
+    for (std::size_t from = 0; from <= text.size() && regex_.find(text, from, match);) {
+      const bool is_empty = match.begin == match.end;
+      // An empty match right after the previous match is no match of its own.
+      if (!(is_empty && match.begin == covered && covered != 0)) {
+        if (covered != match.begin) segments.push_back({covered, match.begin, invert_});
+        segments.push_back({match.begin, match.end, !invert_});
+        covered = match.end;
+      }
+      from = match.end;
+      if (is_empty)
+        from += from < text.size() ? utf8_length(static_cast<unsigned char>(text[from])) : 1;
+    }
+    if (covered != text.size()) segments.push_back({covered, text.size(), invert_});
+    emit(text, arranged(std::move(segments), behavior_), sink);
+  }
+
+ private:
+  Regex regex_;
+  Behavior behavior_;
+  bool invert_;
+};
+
+class DigitsStep : public PreTokenStep {
+ public:
+  explicit DigitsStep(bool individual) : individual_(individual) {}
+  void split(std::string_view text, const PieceSink& sink) const override {
+    std::size_t start = 0;
+    bool in_digits = false;
+    std::size_t length = 0;
+    for (std::size_t i = 0; i < text.size(); i += length) {
+      const std::uint32_t code_point = utf8_at(text, i, length);
+      const bool is_digit = code_point < 0x80 ? code_point >= '0' && code_point <= '9'
+                                              : contains(numeric_ranges(), code_point);
+      if (i > start && (is_digit != in_digits || (is_digit && individual_))) {
+        sink(text.substr(start, i - start));
+        start = i;
+      }
+      in_digits = is_digit;
+    }
+    if (start < text.size()) sink(text.substr(start));
+  }
+
+ private:
+  bool individual_;
+};
+
+class PrefixSpaceStep : public PreTokenStep {
+ public:
+  void split(std::string_view text, const PieceSink& sink) const override {
+    if (text.starts_with(' ')) {
+      sink(text);
+    } else {
+      sink(" " + std::string(text));
+    }
+  }
+};
+
+}  // namespace
+
+PreTokenizer::PreTokenizer(const Json& document, const std::string& context) {
+  add(document, context);
+  if (!has_byte_level_)
+    throw unsupported_component("pre_tokenizer", "without a ByteLevel step", context);
+}
+
+void PreTokenizer::add(const Json& document, const std::string& context) {
+  const Component part(document, "pre_tokenizer", context);
+  if (part.type() == "Sequence") {
+    for (const Json& step : part.array("pretokenizers")) add(step, context);
+    return;
+  }
+  if (has_byte_level_)
+    throw unsupported_component("pre_tokenizer", part.type() + " after ByteLevel", context);
+  if (part.type() == "ByteLevel") {
+    has_byte_level_ = true;
+    if (part.boolean("add_prefix_space", true))
+      steps_.push_back(std::make_unique<PrefixSpaceStep>());
+    if (part.boolean("use_regex", true))
+      steps_.push_back(std::make_unique<ScannerStep>(KnownPattern::gpt2));
+  } else if (part.type() == "Digits") {
+    steps_.push_back(std::make_unique<DigitsStep>(part.boolean("individual_digits", false)));
+  } else if (part.type() == "Split") {
+    const std::string name = part.string("behavior");
+    const auto behavior = behavior_named(name);
+    if (!behavior) throw unsupported_component("pre_tokenizer", "Split behavior " + name, context);
+    const bool invert = part.boolean("invert", false);
+    const std::string expression = part.pattern("pattern");
+    const auto known = known_pattern(expression);
+    // The known patterns leave no gaps, so keeping the gaps' inverse is the same as isolating.
+    const bool keeps_matches =
+        (*behavior == Behavior::isolated && !invert) || (*behavior == Behavior::removed && invert);
+    if (known && keeps_matches) {
+      steps_.push_back(std::make_unique<ScannerStep>(*known));
+    } else {
+      steps_.push_back(std::make_unique<RegexStep>(expression, *behavior, invert, context));
+    }
+  } else {
+    throw unsupported_component("pre_tokenizer", part.type(), context);
+  }
+}
+
+void PreTokenizer::run(std::size_t step, std::string_view text, const PieceSink& sink) const {
+  if (step == steps_.size()) {
+    sink(text);
+    return;
+  }
+  if (step + 1 == steps_.size()) {
+    steps_[step]->split(text, sink);
+    return;
+  }
+  struct Rest {
+    const PreTokenizer* self;
+    std::size_t step;
+    const PieceSink* sink;
+  } rest{this, step + 1, &sink};
+  steps_[step]->split(text, {&rest, [](void* context, std::string_view piece) {
+                               const auto* next = static_cast<const Rest*>(context);
+                               next->self->run(next->step, piece, *next->sink);
+                             }});
+}
+
+}  // namespace lora::text

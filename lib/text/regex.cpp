@@ -1,0 +1,62 @@
+#include "text/regex.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include <array>
+
+#include "lora/base/error.h"
+
+namespace lora::text {
+
+Regex::Regex(const std::string& expression, std::string_view context) {
+  int error_number = 0;
+  PCRE2_SIZE error_offset = 0;
+  pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(expression.data()),
+                                   expression.size(), PCRE2_UTF | PCRE2_UCP | PCRE2_NO_UTF_CHECK,
+                                   &error_number, &error_offset, nullptr);
+  if (code == nullptr) {
+    std::array<PCRE2_UCHAR, 256> reason{};
+    pcre2_get_error_message(error_number, reason.data(), reason.size());
+    throw Error(ErrorKind::unsupported, "cannot compile the pattern \"" + expression + "\" of " +
+                                            std::string(context) + ": " +
+                                            reinterpret_cast<const char*>(reason.data()) +
+                                            " at offset " + std::to_string(error_offset))
+        .in_file(std::string(context));
+  }
+  code_ =
+      std::shared_ptr<void>(code, [](void* p) { pcre2_code_free(static_cast<pcre2_code*>(p)); });
+  // Where the processor has no JIT the interpreter gives the same matches.
+  pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);
+}
+
+bool Regex::find(std::string_view text, std::size_t from, RegexMatch& match) const {
+  const auto* code = static_cast<const pcre2_code*>(code_.get());
+  const std::unique_ptr<pcre2_match_data, void (*)(pcre2_match_data*)> data(
+      pcre2_match_data_create(1, nullptr), pcre2_match_data_free);
+  if (!data) throw Error(ErrorKind::resources, "cannot match a pattern: out of memory");
+  const int result = pcre2_match(code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), from,
+                                 PCRE2_NO_UTF_CHECK, data.get(), nullptr);
+  if (result == PCRE2_ERROR_NOMATCH) return false;
+  // 0 means that the pattern has groups for which there was no room; the match itself is there.
+  if (result < 0)
+    throw Error(ErrorKind::resources, "cannot split text with a pattern of the tokenizer: error " +
+                                          std::to_string(result) + " of PCRE2 at byte " +
+                                          std::to_string(from));
+  const PCRE2_SIZE* offsets = pcre2_get_ovector_pointer(data.get());
+  match = {offsets[0], offsets[1]};
+  return true;
+}
+
+std::string escape_for_regex(std::string_view text) {
+  std::string escaped;
+  for (const char c : text) {
+    const bool is_plain = static_cast<unsigned char>(c) >= 0x80 || (c >= '0' && c <= '9') ||
+                          (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    if (!is_plain) escaped += '\\';
+    escaped += c;
+  }
+  return escaped;
+}
+
+}  // namespace lora::text

@@ -1,0 +1,376 @@
+#include "lora/text/tokenizer.h"
+
+#include <algorithm>
+#include <limits>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "lora/base/error.h"
+#include "lora/base/parallel.h"
+#include "text/added_tokens.h"
+#include "text/bpe.h"
+#include "text/byte_alphabet.h"
+#include "text/component.h"
+#include "text/normalizer.h"
+#include "text/post_processor.h"
+#include "text/pre_tokenizer.h"
+#include "text/special_tokens.h"
+#include "text/tokenizer_file.h"
+#include "text/utf8.h"
+
+namespace lora {
+namespace {
+
+using namespace text;
+
+const Json& member_or_null(const Json& document, std::string_view key) {
+  static const Json null;
+  const Json* value = document.find(key);
+  return value ? *value : null;
+}
+
+BpeVocabulary vocabulary_of(TokenizerFile& file, const std::string& context) {
+  const Json& document = member_or_null(file.rest, "model");
+  if (!document.is_object()) throw malformed_tokenizer("it has no \"model\" object", context);
+  // Files from before 0.6 have no type; every other model that old differs in its vocabulary.
+  const Json* type = document.find("type");
+  const std::string name = type && type->as_string() ? *type->as_string() : "BPE";
+  if (name != "BPE") throw unsupported_component("model", name, context);
+  const auto flag = [&](std::string_view key) {
+    const Json* value = document.find(key);
+    return value && value->as_bool().value_or(false);
+  };
+  if (flag("byte_fallback"))
+    throw unsupported_component("model", "BPE with byte_fallback", context);
+  if (const Json* dropout = document.find("dropout"))
+    if (dropout->as_double().value_or(0) != 0)
+      throw unsupported_component("model", "BPE with dropout", context);
+  for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
+    const Json* value = document.find(key);
+    if (value && value->as_string() && !value->as_string()->empty())
+      throw unsupported_component("model", std::string("BPE with ") + key, context);
+  }
+  BpeVocabulary vocabulary;
+  vocabulary.tokens = std::move(file.vocab);
+  vocabulary.merges = std::move(file.merges);
+  const Json* unk = document.find("unk_token");
+  if (unk && unk->as_string()) vocabulary.unk_token = *unk->as_string();
+  vocabulary.fuse_unk = flag("fuse_unk");
+  vocabulary.ignore_merges = flag("ignore_merges");
+  return vocabulary;
+}
+
+void require_byte_level_decoder(const Json& document, const std::string& context) {
+  if (document.is_null()) throw unsupported_component("decoder", "null", context);
+  const Component part(document, "decoder", context);
+  if (part.type() == "Sequence") {
+    const JsonArray& steps = part.array("decoders");
+    if (steps.empty()) throw unsupported_component("decoder", "Sequence without steps", context);
+    require_byte_level_decoder(steps.front(), context);
+    for (std::size_t i = 1; i < steps.size(); ++i)
+      if (const Component step(steps[i], "decoder", context); step.type() != "Fuse")
+        throw unsupported_component("decoder", step.type() + " after ByteLevel", context);
+  } else if (part.type() != "ByteLevel") {
+    throw unsupported_component("decoder", part.type(), context);
+  }
+}
+
+std::vector<AddedToken> added_tokens_of(const Json& document, const std::string& context) {
+  std::vector<AddedToken> tokens;
+  const Json& list = member_or_null(document, "added_tokens");
+  if (list.is_null()) return tokens;
+  if (!list.is_array()) throw malformed_tokenizer("\"added_tokens\" is not an array", context);
+  for (const Json& entry : *list.as_array()) {
+    AddedToken token;
+    const Json* content = entry.find("content");
+    const Json* id = entry.find("id");
+    if (!content || !content->as_string() || !id || !id->as_int())
+      throw malformed_tokenizer("an added token lacks \"id\" or \"content\"", context);
+    token.id = *id->as_int();
+    token.content = *content->as_string();
+    const auto flag = [&](std::string_view name) {
+      const Json* value = entry.find(name);
+      return value && value->as_bool().value_or(false);
+    };
+    token.single_word = flag("single_word");
+    token.lstrip = flag("lstrip");
+    token.rstrip = flag("rstrip");
+    token.normalized = flag("normalized");
+    token.special = flag("special");
+    tokens.push_back(std::move(token));
+  }
+  return tokens;
+}
+
+}  // namespace
+
+struct Tokenizer::Impl {
+  Impl(TokenizerFile file, const std::string& file_name, const std::vector<AddedToken>& extra)
+      : context(file_name),
+        vocabulary(vocabulary_of(file, context)),
+        bpe(vocabulary, context),
+        normalizer(member_or_null(file.rest, "normalizer"), context),
+        pre_tokenizer(member_or_null(file.rest, "pre_tokenizer"), context),
+        post_processor(member_or_null(file.rest, "post_processor"), context) {
+    require_byte_level_decoder(member_or_null(file.rest, "decoder"), context);
+    for (const AddedToken& token : added_tokens_of(file.rest, context)) add(token);
+    for (const AddedToken& token : extra)
+      if (!added_ids.contains(token.content)) add(token);
+    for (const AddedToken& token : added) {
+      AddedTokenMatcher& matcher = token.normalized ? normalized_tokens : raw_tokens;
+      matcher.add(token, token.normalized ? normalizer.apply(token.content) : token.content);
+    }
+    index_spellings();
+  }
+
+  // A token that the model knows has the model's id. Others are numbered after the vocabulary, as
+  // the reference does whatever the file says, so a file in disorder reads the same there and here.
+  void add(AddedToken token) {
+    if (token.content.empty()) return;
+    const std::uint32_t known = bpe.find(token.content);
+    const auto earlier = added_ids.find(token.content);
+    if (known != TokenIndex::kNone) {
+      token.id = known;
+    } else if (earlier != added_ids.end()) {
+      token.id = earlier->second;
+    } else {
+      token.id = static_cast<std::int64_t>(vocabulary.tokens.size());
+      for (const AddedToken& other : added) token.id = std::max(token.id, other.id + 1);
+    }
+    added_ids[token.content] = token.id;
+    const auto same = std::find_if(added.begin(), added.end(), [&](const AddedToken& other) {
+      return other.content == token.content;
+    });
+    if (same != added.end()) {
+      *same = std::move(token);
+    } else {
+      added.push_back(std::move(token));
+    }
+  }
+
+  void index_spellings() {
+    std::int64_t last = -1;
+    for (const auto& [spelling, id] : vocabulary.tokens) last = std::max(last, id);
+    for (const AddedToken& token : added) last = std::max(last, token.id);
+    spellings.resize(static_cast<std::size_t>(last + 1));
+    special.resize(spellings.size());
+    for (auto& [spelling, id] : vocabulary.tokens)
+      spellings[static_cast<std::size_t>(id)] = std::move(spelling);
+    vocabulary.merges = {};
+    model_size = vocabulary.tokens.size();
+    vocabulary.tokens = {};
+    total_size = model_size;
+    for (const AddedToken& token : added) {
+      if (bpe.find(token.content) == TokenIndex::kNone) ++total_size;
+      spellings[static_cast<std::size_t>(token.id)] = token.content;
+      special[static_cast<std::size_t>(token.id)] = token.special;
+    }
+  }
+
+  void encode_text(std::string_view piece, BpeCache& cache, std::vector<TokenId>& out) const {
+    struct Target {
+      const Bpe& bpe;
+      BpeCache& cache;
+      std::vector<TokenId>& out;
+    } target{bpe, cache, out};
+    pre_tokenizer.split(piece, {&target, [](void* context_pointer, std::string_view word) {
+                                  const auto& to = *static_cast<const Target*>(context_pointer);
+                                  to.bpe.encode(word, to.cache, to.out);
+                                }});
+  }
+
+  void encode_normalized(std::string_view piece, BpeCache& cache, std::vector<TokenId>& out) const {
+    if (normalized_tokens.empty()) {
+      encode_text(piece, cache, out);
+      return;
+    }
+    for (const TextSpan& span : normalized_tokens.split(piece)) {
+      if (span.id >= 0) {
+        out.push_back(span.id);
+      } else {
+        encode_text(piece.substr(span.begin, span.end - span.begin), cache, out);
+      }
+    }
+  }
+
+  void encode(std::string_view input, BpeCache& cache, std::vector<TokenId>& out) const {
+    for (const TextSpan& span : raw_tokens.split(input)) {
+      const std::string_view piece = input.substr(span.begin, span.end - span.begin);
+      if (span.id >= 0) {
+        out.push_back(span.id);
+      } else if (normalizer.is_identity()) {
+        encode_normalized(piece, cache, out);
+      } else {
+        encode_normalized(normalizer.apply(std::string(piece)), cache, out);
+      }
+    }
+  }
+
+  // Bytes a token stands for; an added token whose content is outside the alphabet is its content.
+  void append_bytes(TokenId id, bool skip_special_tokens, std::string& bytes) const {
+    if (id < 0 || id >= static_cast<TokenId>(spellings.size())) return;
+    const auto index = static_cast<std::size_t>(id);
+    if (skip_special_tokens && special[index]) return;
+    const auto raw = bytes_of_spelling(spellings[index]);
+    bytes += raw ? *raw : spellings[index];
+  }
+
+  std::unique_ptr<BpeCache> borrow_cache() const {
+    const std::lock_guard lock(cache_mutex);
+    if (caches.empty()) return std::make_unique<BpeCache>();
+    auto cache = std::move(caches.back());
+    caches.pop_back();
+    return cache;
+  }
+
+  void return_cache(std::unique_ptr<BpeCache> cache) const {
+    const std::lock_guard lock(cache_mutex);
+    caches.push_back(std::move(cache));
+  }
+
+  std::optional<TokenId> id_of_name(const std::string& name) const {
+    const auto found = added_ids.find(name);
+    if (found != added_ids.end()) return found->second;
+    const std::uint32_t id = bpe.find(name);
+    return id == TokenIndex::kNone ? std::nullopt : std::optional<TokenId>(id);
+  }
+
+  std::string name_of_id(const std::optional<TokenId>& id) const {
+    const bool known = id && *id >= 0 && *id < static_cast<TokenId>(spellings.size());
+    return known ? spellings[static_cast<std::size_t>(*id)] : std::string();
+  }
+
+  void set_special(const SpecialTokens& tokens) {
+    const auto resolve = [&](const std::string& name, const std::optional<TokenId>& id) {
+      return name.empty() ? id : id_of_name(name);
+    };
+    bos = resolve(tokens.bos, tokens.bos_id);
+    eos = resolve(tokens.eos, tokens.eos_id);
+    pad = resolve(tokens.pad, tokens.pad_id);
+  }
+
+  std::string context;
+  BpeVocabulary vocabulary;  // emptied once indexed
+  Bpe bpe;
+  Normalizer normalizer;
+  PreTokenizer pre_tokenizer;
+  PostProcessor post_processor;
+  std::vector<AddedToken> added;
+  std::map<std::string, TokenId, std::less<>> added_ids;
+  AddedTokenMatcher raw_tokens;
+  AddedTokenMatcher normalized_tokens;
+  std::vector<std::string> spellings;  // by id, empty for holes
+  std::vector<char> special;           // by id
+  std::size_t model_size = 0;
+  std::size_t total_size = 0;
+  std::optional<TokenId> bos, eos, pad;
+
+  mutable std::mutex cache_mutex;
+  mutable std::vector<std::unique_ptr<BpeCache>> caches;
+};
+
+Tokenizer::Tokenizer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
+Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
+Tokenizer::~Tokenizer() = default;
+
+Tokenizer Tokenizer::from_file(const std::filesystem::path& file) {
+  return Tokenizer(
+      std::make_unique<Impl>(read_tokenizer_file(file), file.string(), std::vector<AddedToken>{}));
+}
+
+Tokenizer Tokenizer::from_directory(const std::filesystem::path& directory) {
+  const auto file = directory / "tokenizer.json";
+  std::error_code ignored;
+  if (!std::filesystem::exists(file, ignored))
+    throw Error(ErrorKind::not_found,
+                "cannot load a tokenizer from " + directory.string() + ": it has no tokenizer.json")
+        .in_file(file.string());
+  const SpecialTokens special = read_special_tokens(directory);
+  auto impl = std::make_unique<Impl>(read_tokenizer_file(file), file.string(), special.added);
+  impl->set_special(special);
+  return Tokenizer(std::move(impl));
+}
+
+std::vector<TokenId> Tokenizer::encode(std::string_view text, bool add_special_tokens) const {
+  if (const std::size_t invalid = find_invalid_utf8(text); invalid != std::string_view::npos)
+    throw Error(ErrorKind::malformed,
+                "cannot tokenize text: byte " + std::to_string(invalid) + " is not UTF-8");
+  std::vector<TokenId> ids;
+  ids.reserve(text.size() / 3 + 8);
+  if (add_special_tokens) ids = impl_->post_processor.before();
+  auto cache = impl_->borrow_cache();
+  impl_->encode(text, *cache, ids);
+  impl_->return_cache(std::move(cache));
+  if (add_special_tokens) {
+    const auto& after = impl_->post_processor.after();
+    ids.insert(ids.end(), after.begin(), after.end());
+  }
+  return ids;
+}
+
+std::vector<std::vector<TokenId>> Tokenizer::encode_batch(
+    const std::vector<std::string_view>& texts, bool add_special_tokens, int threads) const {
+  std::vector<std::vector<TokenId>> out(texts.size());
+  parallel_for(texts.size(), threads,
+               [&](std::size_t i) { out[i] = encode(texts[i], add_special_tokens); });
+  return out;
+}
+
+std::string Tokenizer::decode(const std::vector<TokenId>& ids, bool skip_special_tokens) const {
+  std::string bytes;
+  for (const TokenId id : ids) impl_->append_bytes(id, skip_special_tokens, bytes);
+  std::string text;
+  append_lossy(text, bytes, false);
+  return text;
+}
+
+std::size_t Tokenizer::vocab_size() const { return impl_->total_size; }
+
+std::optional<TokenId> Tokenizer::token_to_id(std::string_view token) const {
+  return impl_->id_of_name(std::string(token));
+}
+
+std::optional<std::string> Tokenizer::id_to_token(TokenId id) const {
+  const std::string name = impl_->name_of_id(id);
+  return name.empty() ? std::nullopt : std::optional(name);
+}
+
+bool Tokenizer::is_special(TokenId id) const {
+  return id >= 0 && id < static_cast<TokenId>(impl_->special.size()) &&
+         impl_->special[static_cast<std::size_t>(id)] != 0;
+}
+
+std::vector<TokenId> Tokenizer::special_ids() const {
+  std::vector<TokenId> ids;
+  for (std::size_t i = 0; i < impl_->special.size(); ++i)
+    if (impl_->special[i]) ids.push_back(static_cast<TokenId>(i));
+  return ids;
+}
+
+std::optional<TokenId> Tokenizer::bos_id() const { return impl_->bos; }
+std::optional<TokenId> Tokenizer::eos_id() const { return impl_->eos; }
+std::optional<TokenId> Tokenizer::pad_id() const { return impl_->pad; }
+std::string Tokenizer::bos_token() const { return impl_->name_of_id(impl_->bos); }
+std::string Tokenizer::eos_token() const { return impl_->name_of_id(impl_->eos); }
+
+TokenStream::TokenStream(const Tokenizer& tokenizer, bool skip_special_tokens)
+    : tokenizer_(tokenizer), skip_special_tokens_(skip_special_tokens) {}
+
+std::string TokenStream::push(TokenId id) {
+  tokenizer_.impl_->append_bytes(id, skip_special_tokens_, pending_);
+  std::string text;
+  const std::size_t consumed = append_lossy(text, pending_, true);
+  pending_.erase(0, consumed);
+  return text;
+}
+
+std::string TokenStream::finish() {
+  std::string text;
+  append_lossy(text, pending_, false);
+  pending_.clear();
+  return text;
+}
+
+}  // namespace lora
