@@ -1,0 +1,65 @@
+// save: unwrap whatever holds LoRA weights and write only the adapter.
+//
+// A source is an adapter directory (a run's adapter or checkpoint) or any state dict with LoRA
+// weights: PEFT's in-memory names, plain names, DDP / torch.compile / FSDP wrappers, mixed with base
+// weights. Ranks, targets and saved modules come from the keys. A state dict holds no alpha: it must
+// come from a configuration or from flags, and is never guessed.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lora/adapter/adapter.h"
+#include "lora/base/atomic_write.h"
+#include "lora/base/sinks.h"
+
+namespace lora {
+
+struct Checkpoint;
+class Engine;
+
+/// What a state dict cannot tell about itself.
+struct SaveFlags {
+  std::optional<double> alpha;
+  std::optional<bool> use_rslora;
+  std::optional<std::string> task;  ///< PEFT's task_type ("CAUSAL_LM"), or "none"
+  std::optional<std::string> base_name;  ///< recorded as base_model_name_or_path
+};
+
+struct SaveOptions {
+  std::filesystem::path source;
+  std::filesystem::path output;
+  std::optional<AdapterConfig> config;  ///< --adapter-config
+  SaveFlags flags;
+  const Checkpoint* base = nullptr;  ///< checks fit, records identity
+  /// Records outputs when there is a base; may be empty (no engine, no record).
+  std::function<Engine&()> engine;
+  bool bare = false;     ///< no lora_manifest.json, no probe.safetensors
+  bool dry_run = false;  ///< all checks, nothing written
+  WriteOptions write;
+  int threads = 0;
+  Sinks sinks;
+};
+
+struct SaveReport {
+  std::filesystem::path output;
+  Adapter adapter;                     ///< as written
+  std::vector<std::string> left_out;   ///< names of the source that are no part of the adapter
+  std::uint64_t left_out_bytes = 0;
+  std::vector<std::string> unwrapped;  ///< wrapper components removed ("_orig_mod", ...)
+  std::vector<std::string> notes;      ///< what was assumed or could not be recorded
+  std::uint64_t bytes = 0;             ///< size of adapter_model.safetensors' tensors
+  bool has_probe = false;
+  std::optional<std::string> base_root;
+};
+
+/// Throws Error(usage) when alpha, rsLoRA or task are nowhere given, listing all that are missing;
+/// Error(malformed) for a source without LoRA weights, with unpaired, empty or non-finite tensors;
+/// Error(incompatible) when configuration, tensors and base disagree.
+SaveReport save(const SaveOptions& options);
+
+}  // namespace lora

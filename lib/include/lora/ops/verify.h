@@ -1,0 +1,109 @@
+// verify: is this adapter what it claims to be, does it belong to this base, does it still compute
+// what was recorded?
+//
+// Three comparisons (architecture, parameters, outputs) plus the integrity of the files and the
+// identity of the base. Every statement is a Finding of a rule with a stable id; the rules are a
+// table (docs/verify-rules.md).
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lora/adapter/adapter.h"
+#include "lora/adapter/manifest.h"
+#include "lora/base/module.h"
+#include "lora/base/sinks.h"
+#include "lora/ops/finding.h"
+#include "lora/ops/statistics.h"
+
+namespace lora {
+
+struct Checkpoint;
+class Engine;
+
+struct VerifyOptions {
+  std::filesystem::path adapter;        ///< adapter directory, or weights file with `config`
+  std::optional<AdapterConfig> config;  ///< for a weights file alone
+  const Checkpoint* base = nullptr;     ///< null: what can be told without a base
+  bool check_outputs = false;           ///< compare outputs with the record; needs base and engine
+  std::optional<std::filesystem::path> probe;  ///< record to use instead of the adapter's own
+  /// Called when outputs are to be computed; throws Error(resources) when there is no engine.
+  std::function<Engine&()> engine;
+  bool require_proof = false;  ///< an unproven base is an error
+  bool strict = false;         ///< warnings are errors
+  int threads = 0;
+  Sinks sinks;
+};
+
+enum class CheckStatus { passed, failed, not_made, not_asked };
+std::string_view to_string(CheckStatus status);
+
+/// One of the questions verify answers: "integrity", "architecture", "parameters", "base", "outputs".
+struct CheckResult {
+  std::string name;
+  CheckStatus status = CheckStatus::not_asked;
+  std::string detail;  ///< one line: what was compared with what
+};
+
+/// proven: every record matches and the base is the recorded one. plausible: nothing speaks against
+/// it. contradicted: an error was found. unreadable: not an adapter, or a damaged one.
+enum class Verdict { proven, plausible, contradicted, unreadable };
+std::string_view to_string(Verdict verdict);
+
+/// The key figures of one adapted module.
+struct ModuleFigures {
+  std::string module_path;
+  std::int64_t rank = 0;
+  double alpha = 0, scaling = 0;
+  TensorStatistics a, b;
+  UpdateStatistics update;
+  std::optional<double> base_mean;        ///< with a base: mean of the targeted weight
+  std::optional<double> base_norm;        ///< and its Frobenius norm
+  std::optional<double> relative_update;  ///< ||dW|| / ||W||
+};
+
+/// Largest differences between recorded and recomputed outputs.
+struct OutputComparison {
+  double base_difference = 0, adapted_difference = 0;  ///< max |recorded - now|
+  double effect = 0;                                   ///< max |adapted - base|, recomputed
+  double tolerance = 0;
+  std::string compute;
+};
+
+struct VerifyReport {
+  std::filesystem::path path;
+  bool is_readable = false;  ///< false: exit code 3
+  Verdict verdict = Verdict::unreadable;
+  std::string verdict_reason;
+  Findings findings;
+  std::vector<CheckResult> checks;
+  std::optional<Adapter> adapter;
+  std::optional<Manifest> manifest;
+  std::vector<ModuleFigures> modules;
+  ModuleList base_modules;  ///< with a base
+  std::optional<OutputComparison> outputs;
+
+  bool has_error() const;
+  /// A check that was asked for could not be made.
+  bool is_inconclusive() const;
+};
+
+/// Never throws for what the paths hold (that is a finding); throws Error(interrupted) and
+/// Error(resources).
+VerifyReport verify(const VerifyOptions& options);
+
+/// The table of rules, for documentation and --explain.
+struct RuleInfo {
+  std::string_view id;        ///< "LV301"
+  std::string_view name;      ///< "key-unexpected"
+  Severity severity;          ///< usual severity; a rule may report a lower one
+  std::string_view looks_at;  ///< what it examines
+  std::string_view says;      ///< what it means when it fires
+  std::string_view fix;       ///< what to do
+};
+std::vector<RuleInfo> verify_rules();
+
+}  // namespace lora

@@ -1,0 +1,166 @@
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <set>
+
+#include "lora/base/error.h"
+#include "lora/base/parallel.h"
+#include "lora/engine.h"
+#include "lora/adapter/manifest.h"
+#include "lora/ops/diff.h"
+
+namespace lora {
+namespace {
+
+bool has_equal_bytes(const Tensor& a, const Tensor& b) {
+  return a.dtype == b.dtype && a.shape == b.shape && a.bytes.size() == b.bytes.size() &&
+         (a.bytes.empty() || std::memcmp(a.bytes.data(), b.bytes.data(), a.bytes.size()) == 0);
+}
+
+bool has_equal_bytes(const std::optional<Tensor>& a, const std::optional<Tensor>& b) {
+  return a.has_value() == b.has_value() && (!a || has_equal_bytes(*a, *b));
+}
+
+// Sets are written in no particular order by PEFT.
+Json normalised(const std::string& field, Json value) {
+  if (field != "target_modules" && field != "exclude_modules" && field != "modules_to_save")
+    return value;
+  if (JsonArray* array = value.as_array())
+    std::sort(array->begin(), array->end(), [](const Json& a, const Json& b) {
+      return dump_json(a, kCompactStyle) < dump_json(b, kCompactStyle);
+    });
+  return value;
+}
+
+std::vector<FieldDifference> diff_fields(const AdapterConfig& a, const AdapterConfig& b) {
+  const Json left = to_json(a);
+  const Json right = to_json(b);
+  std::set<std::string> names;
+  for (const JsonMember& member : *left.as_object()) names.insert(member.first);
+  for (const JsonMember& member : *right.as_object()) names.insert(member.first);
+  std::vector<FieldDifference> differences;
+  for (const std::string& name : names) {
+    const auto text = [&](const Json& document) {
+      const Json* value = document.find(name);
+      return value ? dump_json(normalised(name, *value), kCompactStyle) : std::string();
+    };
+    FieldDifference difference{name, text(left), text(right)};
+    if (difference.a != difference.b) differences.push_back(std::move(difference));
+  }
+  return differences;
+}
+
+bool has_same_shape(const LoraModule& a, const LoraModule& b) {
+  return a.a.shape.at(1) == b.a.shape.at(1) && a.b.shape.at(0) == b.b.shape.at(0);
+}
+
+ModuleDifference compare(const LoraModule& a, const LoraModule& b) {
+  ModuleDifference result;
+  result.module_path = a.module_path;
+  result.rank_a = a.rank;
+  result.rank_b = b.rank;
+  result.scaling_a = a.scaling;
+  result.scaling_b = b.scaling;
+  const bool equal_factors =
+      a.scaling == b.scaling && has_equal_bytes(a.a, b.a) && has_equal_bytes(a.b, b.b);
+  result.has_equal_bytes =
+      equal_factors && has_equal_bytes(a.bias, b.bias) && has_equal_bytes(a.magnitude, b.magnitude);
+  result.distance = update_distance(a, b);
+  // Equal factors are equal, whatever rounding the general formula would show.
+  if (equal_factors) result.distance.difference = result.distance.relative = 0;
+  return result;
+}
+
+std::vector<float> outputs_of(Engine& engine, const Checkpoint& base, const Adapter& adapter,
+                              std::vector<float>* bare, std::int64_t& width) {
+  ModelOptions options;
+  options.base = &base;
+  options.adapters = {&adapter};
+  options.compute = Compute::f32;
+  const Probe probe = engine.record_probe(options);
+  if (bare) *bare = probe.base.to_f32();
+  width = probe.adapted.shape.back();
+  return probe.adapted.to_f32();
+}
+
+OutputDifference compare_outputs(const Adapter& a, const Adapter& b,
+                                 const AdapterDiffOptions& options) {
+  Engine& engine = options.engine();
+  std::vector<float> bare;
+  std::int64_t width = 1;
+  const std::vector<float> left = outputs_of(engine, *options.base, a, &bare, width);
+  const std::vector<float> right = outputs_of(engine, *options.base, b, nullptr, width);
+  OutputDifference result;
+  for (std::size_t i = 0; i < left.size(); ++i) {
+    result.largest = std::max(result.largest, std::fabs(double{left[i]} - double{right[i]}));
+    result.largest_effect =
+        std::max(result.largest_effect, std::fabs(double{left[i]} - double{bare[i]}));
+  }
+  std::size_t same = 0;
+  std::size_t rows = 0;
+  for (auto i = left.begin(), j = right.begin(); i < left.end(); i += width, j += width, ++rows)
+    same += std::max_element(i, i + width) - i == std::max_element(j, j + width) - j ? 1 : 0;
+  if (rows != 0) result.argmax_agreement = static_cast<double>(same) / static_cast<double>(rows);
+  return result;
+}
+
+}  // namespace
+
+bool AdapterDiff::is_equal() const {
+  return fields.empty() && only_in_a.empty() && only_in_b.empty() && changed_replacements.empty() &&
+         std::all_of(modules.begin(), modules.end(),
+                     [](const ModuleDifference& module) { return module.has_equal_bytes; });
+}
+
+AdapterDiff diff(const Adapter& a, const Adapter& b, const AdapterDiffOptions& options) {
+  AdapterDiff result;
+  result.fields = diff_fields(a.config, b.config);
+  std::vector<std::pair<const LoraModule*, const LoraModule*>> common;
+  std::string misshaped;
+  for (const LoraModule& module : a.modules) {
+    const LoraModule* other = b.find(module.module_path);
+    if (other == nullptr) {
+      result.only_in_a.push_back(module.module_path);
+    } else if (!has_same_shape(module, *other)) {
+      misshaped += (misshaped.empty() ? "" : ", ") + module.module_path + " ([" +
+                   std::to_string(module.b.shape[0]) + ", " + std::to_string(module.a.shape[1]) +
+                   "] and [" + std::to_string(other->b.shape[0]) + ", " +
+                   std::to_string(other->a.shape[1]) + "])";
+    } else {
+      common.emplace_back(&module, other);
+    }
+  }
+  if (!misshaped.empty())
+    throw Error(ErrorKind::incompatible,
+                "cannot compare the adapters, their updates have different shapes: " + misshaped)
+        .with_hint("they were made for different bases");
+  for (const LoraModule& module : b.modules)
+    if (a.find(module.module_path) == nullptr) result.only_in_b.push_back(module.module_path);
+  for (const auto& [name, tensor] : a.replacements) {
+    const auto other = b.replacements.find(name);
+    if (other == b.replacements.end()) {
+      result.only_in_a.push_back(name);
+    } else if (!has_equal_bytes(tensor, other->second)) {
+      result.changed_replacements.push_back(name);
+    }
+  }
+  for (const auto& [name, tensor] : b.replacements)
+    if (!a.replacements.contains(name)) result.only_in_b.push_back(name);
+
+  result.modules.resize(common.size());
+  parallel_for(common.size(), options.threads, [&](std::size_t i) {
+    result.modules[i] = compare(*common[i].first, *common[i].second);
+  });
+  double squares = 0;
+  double norms = 0;
+  for (const ModuleDifference& module : result.modules) {
+    squares += module.distance.difference * module.distance.difference;
+    norms += module.distance.norm_a * module.distance.norm_a;
+  }
+  result.total_difference = std::sqrt(squares);
+  result.total_norm_a = std::sqrt(norms);
+  if (options.base && options.engine) result.outputs = compare_outputs(a, b, options);
+  return result;
+}
+
+}  // namespace lora

@@ -1,0 +1,56 @@
+#include "ops/rules/rule.h"
+
+namespace lora::rules {
+namespace {
+
+void pickle_container(const Subject& subject, Report& report) {
+  if (!subject.adapter.is_pickle) return;
+  report.add("weights are a pickle container (" +
+             subject.adapter.weights_path.filename().string() +
+             "); lora reads tensors only, Python loaders may run code");
+}
+
+void adapter_empty(const Subject& subject, Report& report) {
+  if (subject.adapter.tensors.empty()) {
+    report.add("the adapter holds no tensors");
+  } else if (subject.adapter.modules.empty()) {
+    report.add("none of the " + std::to_string(subject.adapter.tensors.size()) +
+               " tensors belongs to a complete LoRA layer");
+  }
+}
+
+void zero_size(const Subject& subject, Report& report) {
+  std::vector<std::string> empty;
+  for (const auto& [key, tensor] : subject.adapter.tensors)
+    if (tensor.numel() == 0) empty.push_back(key);
+  if (empty.empty()) return;
+  report.add(std::to_string(empty.size()) + " tensors have no elements (parameters were not " +
+                 "gathered before saving, as with ZeRO-3): " + join_some(empty),
+             {.tensor = empty.front(), .module = {}, .hint = {}, .severity = {}});
+}
+
+}  // namespace
+
+const std::vector<Rule>& file_rules() {
+  static const std::vector<Rule> rules{
+      {{"LV101", "file-corrupt", Severity::error, "every byte of headers and configuration",
+        "The path is missing, damaged or not an adapter; nothing in it can be trusted.",
+        "restore the file from where it came from"},
+       nullptr},
+      {{"LV102", "pickle-container", Severity::warning, "the container of the weights",
+        "The weights are a pickle, which Python loaders may execute.",
+        "rewrite it as safetensors: lora save ADAPTER -o DIR"},
+       pickle_container},
+      {{"LV103", "adapter-empty", Severity::error, "the number of tensors and complete layers",
+        "An empty or filtered state dict was saved; loading it changes nothing.",
+        "save again from the live model or from a checkpoint with lora save"},
+       adapter_empty},
+      {{"LV104", "tensor-zero-size", Severity::error, "the shape of every tensor",
+        "Sharded parameters were saved without gathering them.",
+        "gather the parameters and save again, or run lora save on the consolidated checkpoint"},
+       zero_size},
+  };
+  return rules;
+}
+
+}  // namespace lora::rules

@@ -1,0 +1,101 @@
+#include <cmath>
+
+#include "lora/base/tensor_digest.h"
+#include "ops/rules/rule.h"
+
+namespace lora::rules {
+namespace {
+
+void non_finite(const Subject& subject, Report& report) {
+  for (const auto& [key, statistics] : subject.tensors) {
+    if (statistics.first_non_finite < 0) continue;
+    report.add(std::to_string(statistics.nan_count) + " NaN and " +
+                   std::to_string(statistics.inf_count) + " infinite values, the first at element " +
+                   std::to_string(statistics.first_non_finite),
+               {.tensor = key, .module = {}, .hint = {}, .severity = {}});
+  }
+}
+
+void no_op(const Subject& subject, Report& report) {
+  std::vector<std::string> inert;
+  for (const ModuleFigures& module : subject.modules)
+    if (module.update.norm == 0 && module.a.first_non_finite < 0 && module.b.first_non_finite < 0)
+      inert.push_back(module.module_path);
+  if (inert.empty()) return;
+  const bool all = inert.size() == subject.modules.size() && subject.adapter.replacements.empty();
+  report.add(std::to_string(inert.size()) + " of " + std::to_string(subject.modules.size()) +
+                 " modules have no effect (the update is zero): " + join_some(inert, 3),
+             {.tensor = {},
+              .module = inert.front(),
+              .hint = {},
+              .severity = all ? Severity::error : Severity::warning});
+}
+
+// Another record with the bytes this tensor now has: the tensors were exchanged.
+std::string owner_of_values(const Subject& subject, const std::string& key, const Tensor& tensor) {
+  for (const auto& [other, record] : subject.manifest->tensors)
+    if (other != key && record.shape == tensor.shape &&
+        tensor_digest(other, tensor) == record.digest)
+      return other;
+  return {};
+}
+
+void values_changed(const Subject& subject, Report& report) {
+  if (!subject.manifest) return;
+  for (const auto& [key, record] : subject.manifest->tensors) {
+    const auto found = subject.adapter.tensors.find(key);
+    if (found == subject.adapter.tensors.end()) continue;
+    const Tensor& tensor = found->second;
+    if (tensor_digest(key, tensor) == record.digest) continue;
+    std::string message;
+    if (std::string(to_string(tensor.dtype)) != record.dtype || tensor.shape != record.shape) {
+      message = "is " + std::string(to_string(tensor.dtype)) + " " + shape_to_string(tensor.shape) +
+                ", the record says " + record.dtype + " " + shape_to_string(record.shape);
+    } else if (const std::string owner = owner_of_values(subject, key, tensor); !owner.empty()) {
+      message = "holds the values recorded for " + owner + ": tensors were exchanged";
+    } else {
+      message = "values differ from the record";
+      const auto now = subject.tensors.find(key);
+      if (now != subject.tensors.end())
+        message += " (mean now " + figure(now->second.mean) + ", recorded " + figure(record.mean) + ")";
+    }
+    report.add(key + " " + message, {.tensor = key, .module = {}, .hint = {}, .severity = {}});
+  }
+}
+
+void set_changed(const Subject& subject, Report& report) {
+  if (!subject.manifest) return;
+  for (const auto& [key, record] : subject.manifest->tensors)
+    if (!subject.adapter.tensors.contains(key))
+      report.add("recorded tensor " + key + " is missing",
+                 {.tensor = key, .module = {}, .hint = {}, .severity = {}});
+  for (const auto& [key, tensor] : subject.adapter.tensors)
+    if (!subject.manifest->tensors.contains(key))
+      report.add("tensor " + key + " was not there when the adapter was recorded",
+                 {.tensor = key, .module = {}, .hint = {}, .severity = {}});
+}
+
+}  // namespace
+
+const std::vector<Rule>& number_rules() {
+  static const std::vector<Rule> rules{
+      {{"LV401", "tensor-non-finite", Severity::error, "every value of every tensor",
+        "NaN or infinite values spoil every output.", "go back to an earlier checkpoint"},
+       non_finite},
+      {{"LV402", "adapter-no-op", Severity::error, "the norm of every module's update",
+        "The update is zero: the adapter changes nothing there (a warning when other modules work).",
+        "check which parameters were trainable and how the adapter was saved, then train again"},
+       no_op},
+      {{"LV403", "tensor-changed", Severity::error,
+        "digest of every tensor against lora_manifest.json",
+        "The values are not the ones that were saved.", "restore the file as it was saved"},
+       values_changed},
+      {{"LV404", "tensor-set-changed", Severity::error,
+        "the names of the tensors against lora_manifest.json",
+        "Tensors were removed or added after saving.", "restore the file as it was saved"},
+       set_changed},
+  };
+  return rules;
+}
+
+}  // namespace lora::rules

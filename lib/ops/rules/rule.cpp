@@ -1,0 +1,50 @@
+#include "ops/rules/rule.h"
+
+#include <array>
+#include <cstdio>
+
+#include "lora/base/error.h"
+
+namespace lora::rules {
+
+void Report::add(std::string message, About about) {
+  Finding finding;
+  finding.rule = rule_->info.id;
+  finding.severity = about.severity.value_or(rule_->info.severity);
+  finding.message = std::move(message);
+  finding.file = file_;
+  finding.tensor = std::move(about.tensor);
+  finding.module = std::move(about.module);
+  finding.hint = about.hint.empty() ? std::string(rule_->info.fix) : std::move(about.hint);
+  findings_.push_back(std::move(finding));
+}
+
+std::vector<const Rule*> all_rules() {
+  std::vector<const Rule*> rules;
+  for (const auto* group : {&file_rules(), &config_rules(), &key_rules(), &number_rules(),
+                            &identity_rules(), &output_rules()})
+    for (const Rule& rule : *group) rules.push_back(&rule);
+  return rules;
+}
+
+const Rule& rule_by_id(std::string_view id) {
+  for (const Rule* rule : all_rules())
+    if (rule->info.id == id) return *rule;
+  throw Error(ErrorKind::internal, "no rule has the id " + std::string(id));
+}
+
+std::string join_some(const std::vector<std::string>& items, std::size_t limit) {
+  std::string text;
+  for (std::size_t i = 0; i < items.size() && i < limit; ++i)
+    text += (i == 0 ? "" : ", ") + items[i];
+  if (items.size() > limit) text += " and " + std::to_string(items.size() - limit) + " more";
+  return text;
+}
+
+std::string figure(double value) {
+  std::array<char, 32> buffer{};
+  std::snprintf(buffer.data(), buffer.size(), "%.6g", value);
+  return buffer.data();
+}
+
+}  // namespace lora::rules

@@ -1,0 +1,77 @@
+// The frame of verify's rules: what a rule sees, and how it reports.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "lora/adapter/manifest.h"
+#include "lora/adapter/targets.h"
+#include "lora/checkpoint/base_lock.h"
+#include "lora/checkpoint/checkpoint.h"
+#include "lora/ops/verify.h"
+
+namespace lora::rules {
+
+/// Everything known about one adapter when the rules run.
+struct Subject {
+  const Adapter& adapter;
+  const std::optional<Manifest>& manifest;
+  const std::map<std::string, TensorStatistics>& tensors;  ///< float tensors, by peft_key
+  const std::vector<ModuleFigures>& modules;
+  const Checkpoint* base = nullptr;
+  const ModuleList& base_modules;                     ///< empty without a base
+  const std::optional<ResolvedTargets>& targets;      ///< with a base whose modules are known
+  const std::optional<BaseLock>& base_now;            ///< computed from the base's bytes
+  const std::optional<BaseLock>& base_recorded;       ///< base.lock.json beside the base
+  bool require_proof = false;
+};
+
+struct Rule;
+
+/// Collects the findings of one run.
+class Report {
+ public:
+  explicit Report(std::string file) : file_(std::move(file)) {}
+  void begin(const Rule& rule) { rule_ = &rule; }
+
+  struct About {
+    std::string tensor;
+    std::string module;
+    std::string hint;                   ///< empty: the rule's own fix
+    std::optional<Severity> severity;   ///< empty: the rule's own severity
+  };
+  void add(std::string message, About about);
+  void add(std::string message) { add(std::move(message), About{}); }
+
+  Findings take() { return std::move(findings_); }
+
+ private:
+  std::string file_;
+  const Rule* rule_ = nullptr;
+  Findings findings_;
+};
+
+struct Rule {
+  RuleInfo info;
+  void (*check)(const Subject&, Report&);  ///< null: raised by verify itself, not by the frame
+};
+
+/// The groups, one file each, in the order of their ids.
+const std::vector<Rule>& file_rules();      ///< LV1xx
+const std::vector<Rule>& config_rules();    ///< LV2xx
+const std::vector<Rule>& key_rules();       ///< LV3xx
+const std::vector<Rule>& number_rules();    ///< LV4xx
+const std::vector<Rule>& identity_rules();  ///< LV5xx
+const std::vector<Rule>& output_rules();    ///< LV6xx
+std::vector<const Rule*> all_rules();
+const Rule& rule_by_id(std::string_view id);
+
+/// "a, b, c and 12 more".
+std::string join_some(const std::vector<std::string>& items, std::size_t limit = 5);
+/// Text of a figure in messages: up to 6 significant digits.
+std::string figure(double value);
+
+}  // namespace lora::rules

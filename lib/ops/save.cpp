@@ -1,0 +1,240 @@
+#include "lora/ops/save.h"
+
+#include <algorithm>
+#include <set>
+
+#include "lora/adapter/manifest.h"
+#include "lora/adapter/targets.h"
+#include "lora/base/error.h"
+#include "lora/base/parallel.h"
+#include "lora/checkpoint/base_lock.h"
+#include "lora/checkpoint/checkpoint.h"
+#include "lora/engine.h"
+#include "lora/ops/statistics.h"
+#include "ops/save_config.h"
+#include "ops/state_dict.h"
+
+namespace lora {
+namespace {
+
+std::string joined(const std::vector<std::string>& items) {
+  constexpr std::size_t kShown = 5;
+  std::string text;
+  for (std::size_t i = 0; i < items.size() && i < kShown; ++i) text += (i ? ", " : "") + items[i];
+  if (items.size() > kShown) text += " and " + std::to_string(items.size() - kShown) + " more";
+  return text;
+}
+
+class Saving {
+ public:
+  explicit Saving(const SaveOptions& options) : options_(options), source_(options.source.string()) {
+    report_.output = options.output;
+  }
+
+  SaveReport run() {
+    if (!options_.dry_run) require_absent(options_.output, options_.write.force, true);
+    read();
+    check_tensors();
+    check_config();
+    if (options_.base) check_base();
+    if (!options_.bare) record();
+    for (const auto& [key, tensor] : report_.adapter.tensors) report_.bytes += tensor.bytes.size();
+    if (!options_.dry_run) write();
+    return std::move(report_);
+  }
+
+ private:
+  void read() {
+    if (is_adapter_directory(options_.source)) {
+      Adapter adapter = open_adapter(options_.source);
+      previous_ = read_manifest(options_.source);
+      for (const std::string& key : adapter.unclean_keys)
+        for (const std::string& wrapper : parse_key(key).wrappers) unwrapped_.insert(wrapper);
+      report_.unwrapped.assign(unwrapped_.begin(), unwrapped_.end());
+      AdapterConfig config = options_.config.value_or(adapter.config);
+      report_.adapter = make_adapter(std::move(config), std::move(adapter.tensors), options_.source);
+      return;
+    }
+    const AdapterConfig* given = options_.config ? &*options_.config : nullptr;
+    AdapterPart part = adapter_part(read_state_dict(options_.source), given, options_.source);
+    report_.left_out = std::move(part.left_out);
+    report_.left_out_bytes = part.left_out_bytes;
+    report_.unwrapped = std::move(part.unwrapped);
+    if (part.tensors.empty())
+      throw Error(ErrorKind::malformed, "cannot save from " + source_ + ": found " +
+                                            std::to_string(report_.left_out.size()) +
+                                            " tensors, none of them a LoRA weight")
+          .in_file(source_)
+          .with_hint("names such as layers.0.q_proj.lora_A.default.weight were expected");
+    std::vector<std::string> known = std::move(part.module_paths);
+    if (options_.base)
+      for (const ModuleInfo& info : list_modules(*options_.base)) known.push_back(info.module_path);
+    std::sort(known.begin(), known.end());
+    known.erase(std::unique(known.begin(), known.end()), known.end());
+    AdapterConfig config =
+        given ? *given : config_from_keys(part.tensors, options_.flags, known, source_);
+    report_.adapter = make_adapter(std::move(config), std::move(part.tensors), options_.source);
+  }
+
+  void check_tensors() const {
+    const Adapter& adapter = report_.adapter;
+    std::vector<std::string> faults;
+    for (const KeyProblem& problem : adapter.problems)
+      faults.push_back(problem.key + ": " + problem.message);
+    for (const auto& [key, tensor] : adapter.tensors)
+      if (tensor.numel() == 0)
+        faults.push_back(key + ": no elements (parameters were not gathered before saving)");
+    std::vector<const TensorMap::value_type*> floats;
+    for (const auto& entry : adapter.tensors)
+      if (is_float(entry.second.dtype)) floats.push_back(&entry);
+    std::vector<std::int64_t> bad(floats.size(), -1);
+    parallel_for(floats.size(), options_.threads, [&](std::size_t i) {
+      bad[i] = statistics_of(floats[i]->second).first_non_finite;
+    });
+    for (std::size_t i = 0; i < floats.size(); ++i)
+      if (bad[i] >= 0)
+        faults.push_back(floats[i]->first + ": not finite at element " + std::to_string(bad[i]));
+    if (adapter.modules.empty() && faults.empty()) faults.push_back("no complete LoRA layer");
+    if (faults.empty()) return;
+    throw Error(ErrorKind::malformed, "cannot save from " + source_ + ": " + joined(faults))
+        .in_file(source_);
+  }
+
+  void check_config() {
+    AdapterConfig& config = report_.adapter.config;
+    if (options_.flags.base_name) config.base_model_name_or_path = options_.flags.base_name;
+    std::vector<std::string> faults;
+    for (const LoraModule& module : report_.adapter.modules) {
+      const std::int64_t expected = rank_of(config, module.module_path);
+      if (module.rank != expected)
+        faults.push_back(module.module_path + " has rank " + std::to_string(module.rank) +
+                         ", the configuration says " + std::to_string(expected));
+    }
+    if (faults.empty()) return;
+    throw Error(ErrorKind::incompatible,
+                "cannot save from " + source_ + ": tensors and configuration disagree: " + joined(faults))
+        .in_file(source_)
+        .with_hint("give the adapter_config.json that belongs to these weights");
+  }
+
+  void check_base() const {
+    const ModuleList modules = list_modules(*options_.base);
+    const bool is_transformers = options_.base->config && options_.base->config->is_transformers();
+    const ResolvedTargets targets =
+        resolve_targets(report_.adapter.config, modules, is_transformers);
+    std::vector<std::string> faults;
+    std::set<std::string> expected;
+    for (const ModuleInfo& info : targets.lora) {
+      expected.insert(info.module_path);
+      const LoraModule* module = report_.adapter.find(info.module_path);
+      if (module == nullptr) {
+        faults.push_back(info.module_path + ": targeted, and the source has no weights for it");
+      } else if (module->a.shape[1] != info.in_features || module->b.shape[0] != info.out_features) {
+        faults.push_back(info.module_path + ": update [" + std::to_string(module->b.shape[0]) +
+                         ", " + std::to_string(module->a.shape[1]) + "], base [" +
+                         std::to_string(info.out_features) + ", " +
+                         std::to_string(info.in_features) + "]");
+      }
+    }
+    for (const LoraModule& module : report_.adapter.modules)
+      if (!expected.contains(module.module_path))
+        faults.push_back(module.module_path + ": not a target in this base");
+    for (const auto& [name, tensor] : report_.adapter.replacements) {
+      const Tensor* original = options_.base->find(name);
+      if (original == nullptr) {
+        faults.push_back(name + ": the base has no such parameter");
+      } else if (original->shape != tensor.shape) {
+        faults.push_back(name + ": shape " + shape_to_string(tensor.shape) + ", base " +
+                         shape_to_string(original->shape));
+      }
+    }
+    if (faults.empty()) return;
+    throw Error(ErrorKind::incompatible, "the adapter in " + source_ + " does not fit base " +
+                                             options_.base->path.string() + ": " + joined(faults))
+        .in_file(source_)
+        .with_hint("give the base this adapter was trained on");
+  }
+
+  void record() {
+    manifest_ = make_manifest(report_.adapter, options_.threads);
+    if (previous_) manifest_.history = previous_->history;
+    manifest_.history.push_back(JsonObject{{"operation", "save"},
+                                           {"left_out", std::int64_t(report_.left_out.size())},
+                                           {"unwrapped", to_array(report_.unwrapped)}});
+    if (options_.base == nullptr) {
+      if (previous_) {
+        manifest_.base_root = previous_->base_root;
+        manifest_.base_tensors = previous_->base_tensors;
+      }
+      if (is_adapter_directory(options_.source) &&
+          std::filesystem::exists(options_.source / kProbeName) && previous_ &&
+          previous_->tensors.size() == manifest_.tensors.size())
+        probe_ = read_probe(options_.source / kProbeName);
+      if (!manifest_.base_root)
+        report_.notes.push_back("no --base given: the identity of the base is not recorded");
+    } else {
+      const BaseLock lock = compute_base_lock(*options_.base, options_.threads, options_.sinks);
+      if (previous_ && previous_->base_root && *previous_->base_root != lock.root)
+        throw Error(ErrorKind::incompatible,
+                    "base " + options_.base->path.string() + " has root " + lock.root.hex() +
+                        ", " + source_ + " records " + previous_->base_root->hex())
+            .in_file(source_)
+            .with_hint("give the base this adapter was trained on");
+      manifest_.base_root = lock.root;
+      for (const LoraModule& module : report_.adapter.modules) {
+        const std::string name = module.module_path + ".weight";
+        const auto alias = lock.aliases.find(name);
+        const auto found = lock.tensors.find(alias == lock.aliases.end() ? name : alias->second);
+        if (found != lock.tensors.end())
+          manifest_.base_tensors[found->first] = found->second.digest;
+      }
+      record_outputs();
+    }
+    if (manifest_.base_root) report_.base_root = manifest_.base_root->hex();
+    report_.has_probe = probe_.has_value();
+  }
+
+  void record_outputs() {
+    if (!options_.engine) return;
+    try {
+      ModelOptions model;
+      model.base = options_.base;
+      model.adapters = {&report_.adapter};
+      probe_ = options_.engine().record_probe(model);
+    } catch (const Error& error) {
+      // The adapter itself is whole without a record of outputs; say why there is none.
+      if (error.kind() != ErrorKind::resources && error.kind() != ErrorKind::unsupported) throw;
+      report_.notes.push_back("outputs are not recorded: " + error.message());
+    }
+  }
+
+  void write() {
+    AtomicDirectory directory(options_.output, options_.write);
+    write_adapter(directory, report_.adapter.config, report_.adapter.tensors);
+    if (!options_.bare) {
+      directory.write(kManifestName, dump_json(to_json(manifest_)) + "\n");
+      if (probe_) write_probe(directory, *probe_);
+    }
+    directory.commit();
+  }
+
+  static JsonArray to_array(const std::vector<std::string>& items) {
+    JsonArray array;
+    for (const std::string& item : items) array.emplace_back(item);
+    return array;
+  }
+
+  const SaveOptions& options_;
+  std::string source_;
+  SaveReport report_;
+  std::set<std::string> unwrapped_;
+  std::optional<Manifest> previous_;
+  Manifest manifest_;
+  std::optional<Probe> probe_;
+};
+
+}  // namespace
+
+SaveReport save(const SaveOptions& options) { return Saving(options).run(); }
+
+}  // namespace lora

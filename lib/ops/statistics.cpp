@@ -1,0 +1,146 @@
+#include "lora/ops/statistics.h"
+
+#include <Eigen/Dense>
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numbers>
+
+namespace lora {
+namespace {
+
+using Matrix = Eigen::MatrixXd;
+using RowMajor = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+Matrix matrix_of(const Tensor& tensor) {
+  const std::vector<double> values = tensor.to_f64();
+  return Eigen::Map<const RowMajor>(values.data(), tensor.shape.at(0), tensor.shape.at(1));
+}
+
+Matrix upper_factor(const Matrix& tall) {
+  const Eigen::Index k = std::min(tall.rows(), tall.cols());
+  const Eigen::HouseholderQR<Matrix> qr(tall);
+  return qr.matrixQR().topRows(k).triangularView<Eigen::Upper>();
+}
+
+// The r x r (or smaller) matrix with the singular values of b . a.
+Matrix core_of(const Matrix& b, const Matrix& a) {
+  return upper_factor(b) * upper_factor(a.transpose()).transpose();
+}
+
+Eigen::VectorXd singular_values(const Matrix& core) {
+  return Eigen::JacobiSVD<Matrix>(core).singularValues();
+}
+
+// Orthonormal basis of the output space of b . a.
+Matrix output_basis(const Matrix& b, const Matrix& a) {
+  const Matrix spanning = b * upper_factor(a.transpose()).transpose();
+  Eigen::ColPivHouseholderQR<Matrix> qr(spanning);
+  qr.setThreshold(1e-12);
+  const Eigen::Index rank = qr.rank();
+  Matrix basis = Matrix::Identity(spanning.rows(), rank);
+  basis.applyOnTheLeft(qr.householderQ());
+  return basis;
+}
+
+// Degrees. sin of the largest principal angle is the norm of the part of one basis outside the
+// other; it is exact for small angles, where the arc cosine is not.
+double largest_angle(const Matrix& first, const Matrix& second) {
+  const Matrix& small = first.cols() <= second.cols() ? first : second;
+  const Matrix& large = first.cols() <= second.cols() ? second : first;
+  if (small.cols() == 0) return 0;
+  const Matrix outside = small - large * (large.transpose() * small);
+  const double sine = singular_values(upper_factor(outside))(0);
+  return std::asin(std::min(1.0, sine)) * 180 / std::numbers::pi;
+}
+
+}  // namespace
+
+TensorStatistics statistics_of(const Tensor& tensor) {
+  TensorStatistics result;
+  const std::vector<double> values = tensor.to_f64();
+  double sum = 0;
+  double squares = 0;
+  result.min = std::numeric_limits<double>::infinity();
+  result.max = -result.min;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const double value = values[i];
+    if (value != 0) result.is_all_zero = false;
+    if (!std::isfinite(value)) {
+      (std::isnan(value) ? result.nan_count : result.inf_count) += 1;
+      if (result.first_non_finite < 0) result.first_non_finite = static_cast<std::int64_t>(i);
+      continue;
+    }
+    sum += value;
+    squares += value * value;
+    result.min = std::min(result.min, value);
+    result.max = std::max(result.max, value);
+    ++result.count;
+  }
+  if (result.count == 0) {
+    result.min = result.max = 0;
+    return result;
+  }
+  const auto n = static_cast<double>(result.count);
+  result.mean = sum / n;
+  result.norm = std::sqrt(squares);
+  double deviations = 0;
+  for (const double value : values)
+    if (std::isfinite(value)) deviations += (value - result.mean) * (value - result.mean);
+  result.std = result.count > 1 ? std::sqrt(deviations / (n - 1)) : 0;
+  return result;
+}
+
+UpdateStatistics update_statistics(const LoraModule& module) {
+  UpdateStatistics result;
+  const Matrix a = matrix_of(module.a);
+  const Matrix b = matrix_of(module.b);
+  if (!a.allFinite() || !b.allFinite() || a.size() == 0 || b.size() == 0) return result;
+  const Eigen::VectorXd sigma = singular_values(core_of(b, a)) * std::fabs(module.scaling);
+  result.singular_values.assign(sigma.data(), sigma.data() + sigma.size());
+  result.norm = sigma.norm();
+  const double n = static_cast<double>(b.rows()) * static_cast<double>(a.cols());
+  result.mean = module.scaling * b.colwise().sum().dot(a.rowwise().sum()) / n;
+  const double deviations = std::max(0.0, result.norm * result.norm - n * result.mean * result.mean);
+  result.std = n > 1 ? std::sqrt(deviations / (n - 1)) : 0;
+  const double total = sigma.sum();
+  if (total > 0) {
+    double entropy = 0;
+    for (const double value : sigma)
+      if (value > 0) entropy -= value / total * std::log(value / total);
+    result.effective_rank = std::exp(entropy);
+    result.stable_rank = result.norm * result.norm / (sigma(0) * sigma(0));
+  }
+  return result;
+}
+
+UpdateDistance update_distance(const LoraModule& first, const LoraModule& second) {
+  UpdateDistance result;
+  const Matrix a1 = matrix_of(first.a);
+  const Matrix a2 = matrix_of(second.a);
+  const Matrix b1 = matrix_of(first.b) * first.scaling;
+  const Matrix b2 = matrix_of(second.b) * second.scaling;
+  result.norm_a = core_of(b1, a1).norm();
+  result.norm_b = core_of(b2, a2).norm();
+  // dW_a - dW_b = [B1, -B2] . [A1; A2]: one product of stacked factors, no cancellation of squares.
+  Matrix stacked_b(b1.rows(), b1.cols() + b2.cols());
+  stacked_b << b1, -b2;
+  Matrix stacked_a(a1.rows() + a2.rows(), a1.cols());
+  stacked_a << a1, a2;
+  result.difference = core_of(stacked_b, stacked_a).norm();
+  if (result.norm_a > 0) {
+    result.relative = result.difference / result.norm_a;
+  } else {
+    result.relative = result.norm_b > 0 ? std::numeric_limits<double>::infinity() : 0;
+  }
+  if (result.norm_a > 0 && result.norm_b > 0) {
+    const double inner = ((b1.transpose() * b2) * (a2 * a1.transpose())).trace();
+    result.cosine = std::clamp(inner / (result.norm_a * result.norm_b), -1.0, 1.0);
+    result.largest_angle = largest_angle(output_basis(b1, a1), output_basis(b2, a2));
+  } else {
+    result.cosine = result.norm_a == result.norm_b ? 1 : 0;
+  }
+  return result;
+}
+
+}  // namespace lora
