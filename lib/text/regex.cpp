@@ -8,13 +8,45 @@
 #include "lora/base/error.h"
 
 namespace lora::text {
+namespace {
+
+constexpr std::string_view kWhiteSpace =
+    "\\t-\\r\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}"
+    "\\x{205F}\\x{3000}";
+
+// Spells \s and \S out: PCRE2's also take U+180E for white space, which Unicode gave up in 6.3.
+std::string with_unicode_white_space(std::string_view expression) {
+  std::string out;
+  bool in_class = false;
+  for (std::size_t i = 0; i < expression.size(); ++i) {
+    const char c = expression[i];
+    if (c == '\\' && i + 1 < expression.size()) {
+      const char escaped = expression[++i];
+      if (escaped == 's' && in_class) {
+        out += kWhiteSpace;
+      } else if (!in_class && (escaped == 's' || escaped == 'S')) {
+        out.append(escaped == 's' ? "[" : "[^").append(kWhiteSpace) += ']';
+      } else {
+        (out += c) += escaped;
+      }
+      continue;
+    }
+    if (c == '[') in_class = true;
+    if (c == ']') in_class = false;
+    out += c;
+  }
+  return out;
+}
+
+}  // namespace
 
 Regex::Regex(const std::string& expression, std::string_view context) {
+  const std::string pattern = with_unicode_white_space(expression);
   int error_number = 0;
   PCRE2_SIZE error_offset = 0;
-  pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(expression.data()),
-                                   expression.size(), PCRE2_UTF | PCRE2_UCP | PCRE2_NO_UTF_CHECK,
-                                   &error_number, &error_offset, nullptr);
+  pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
+                                   PCRE2_UTF | PCRE2_UCP | PCRE2_NO_UTF_CHECK, &error_number,
+                                   &error_offset, nullptr);
   if (code == nullptr) {
     std::array<PCRE2_UCHAR, 256> reason{};
     pcre2_get_error_message(error_number, reason.data(), reason.size());

@@ -163,7 +163,9 @@ struct Tokenizer::Impl {
     total_size = model_size;
     for (const AddedToken& token : added) {
       if (bpe.find(token.content) == TokenIndex::kNone) ++total_size;
-      spellings[static_cast<std::size_t>(token.id)] = token.content;
+      // The reference names and decodes such a token by its normalized form.
+      spellings[static_cast<std::size_t>(token.id)] =
+          token.normalized ? normalizer.apply(token.content) : token.content;
       special[static_cast<std::size_t>(token.id)] = token.special;
     }
   }
