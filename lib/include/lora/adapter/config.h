@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -55,24 +56,66 @@ struct AdapterConfig {
   /// A configuration made by this program starts from PEFT's defaults.
   JsonObject other;
 
+  /// The typed members as a file spelled them (16.0 for 16, one layer as 3 or [3], null or []).
+  /// Filled by parse_adapter_config; to_json uses a spelling only while the typed value still means
+  /// the same, so changing a typed member is enough.
+  JsonObject spelling;
+
   /// Names in `other` that PEFT 0.21.2 does not know.
   std::vector<std::string> unknown_fields() const;
 };
 
-/// Throws Error(malformed) naming the field, its type and the expected type; a peft_type other than
-/// LORA is Error(unsupported). `context` is the path used in messages.
+/// Throws Error(malformed) naming the field, its value, its type and the expected type, or two
+/// fields that exclude each other (see find_conflict); a peft_type other than LORA is
+/// Error(unsupported). Fields that are absent take PEFT's defaults; ranges: r and every rank
+/// from 1 to 2^31-1, alpha any finite number, lora_dropout in [0, 1). `context` is the path used in
+/// messages.
 AdapterConfig parse_adapter_config(const Json& document, const std::string& context);
+
+/// The same from a file; throws as read_json_file does as well.
 AdapterConfig read_adapter_config(const std::filesystem::path& path);
 
-/// The document as PEFT 0.21.2 writes it: all 41 fields, sorted, `inference_mode` true.
+/// What PEFT's LoraConfig refuses although each value is fine alone (an unknown task_type,
+/// layers_to_transform with a regular expression, lora_bias with DoRA, ...); nullopt when nothing.
+/// The text names both fields and fits into a message.
+std::optional<std::string> find_conflict(const AdapterConfig& config);
+
+/// The document as PEFT 0.21.2 writes it: all 41 fields and the unknown ones of `other`, target and
+/// exclude lists sorted without repeats, `inference_mode` true. An absent peft_version becomes
+/// "0.21.2", as PEFT does when it saves what it loaded.
 Json to_json(const AdapterConfig& config);
-/// The exact bytes of the file.
+
+/// The exact bytes of the file (Python's json.dumps with indent=2, sort_keys=True; no final
+/// newline).
 std::string dump_adapter_config(const AdapterConfig& config);
 
-/// Pattern look-up as PEFT does: first key k with re.match("(.*\.)?(k)$", module_path).
+/// Pattern look-up as PEFT does: the first key k in the order of the list with
+/// re.match("(.*\.)?(k)$", module_path), else `r` / `lora_alpha`. Throws Error(usage) for a key
+/// that is no valid regular expression.
 std::int64_t rank_of(const AdapterConfig& config, std::string_view module_path);
 double alpha_of(const AdapterConfig& config, std::string_view module_path);
-/// alpha/r, or alpha/sqrt(r) with use_rslora, for a module of this path and rank.
+
+/// alpha/r, or alpha/sqrt(r) with use_rslora, for a module of this path and rank (> 0).
 double scaling_of(const AdapterConfig& config, std::string_view module_path, std::int64_t rank);
+
+/// rank_of, alpha_of and scaling_of for many modules: every pattern is compiled once.
+class PatternTable {
+ public:
+  explicit PatternTable(const AdapterConfig& config);
+  ~PatternTable();
+  PatternTable(PatternTable&&) noexcept;
+  PatternTable& operator=(PatternTable&&) noexcept;
+
+  std::int64_t rank_of(std::string_view module_path) const;
+  double alpha_of(std::string_view module_path) const;
+  double scaling_of(std::string_view module_path, std::int64_t rank) const;
+
+  /// Keys of both patterns that match none of these module paths, sorted.
+  std::vector<std::string> dead_keys(const std::vector<std::string>& module_paths) const;
+
+ private:
+  struct Entries;
+  std::unique_ptr<const Entries> entries_;
+};
 
 }  // namespace lora

@@ -23,20 +23,35 @@ enum class KeyRole {
   base_layer,        ///< <module>.base_layer.<param>: saved biases and embeddings
   saved,             ///< <module>.<param>: modules_to_save, biases of unwrapped modules
   variant,           ///< lora_diag, lora_velora_embed, lora_monteclora_sampler...
+  original,          ///< frozen twin of something saved: <module>.original_module.<param>,
+                     ///< <module>.token_adapter.trainable_tokens_original
 };
 
 struct ParsedKey {
   KeyRole role = KeyRole::saved;
-  std::string module_path;        ///< base model path, without any prefix or wrapper
-  std::string parameter;          ///< last component ("weight", "bias"); empty where the role says it
-  std::string adapter_name;       ///< "default" when the key carried one, else empty
-  bool has_peft_prefix = false;   ///< started with base_model.model.
+  /// Base model path, without any prefix or wrapper. `base_layer` components stay where LoRA sits
+  /// inside another LoRA layer (attention output projections, expert parameters): they tell two
+  /// sites apart. to_base_name leaves them out.
+  std::string module_path;
+  /// Last component ("weight", "bias"); empty where the role says it. For `variant` the attribute
+  /// ("lora_diag", "lora_monteclora_sampler.std_prior"), for `original` all that follows.
+  std::string parameter;
+  std::string adapter_name;           ///< "default" when the key carried one, else empty
+  bool has_peft_prefix = false;       ///< started with base_model.model.
   std::vector<std::string> wrappers;  ///< wrapper components found ("_orig_mod", "module", ...)
 
-  bool is_lora() const { return role != KeyRole::saved && role != KeyRole::base_layer; }
+  bool is_lora() const {
+    return role != KeyRole::saved && role != KeyRole::base_layer && role != KeyRole::original;
+  }
 };
 
-/// Takes any name apart. Names that carry nothing of LoRA come back with role `saved`.
+/// Takes any name apart; never throws. Names that carry nothing of LoRA come back with role
+/// `saved`.
+///
+/// The grammar is read from the end: a module may itself be called `weight`, `lora_A` or `default`.
+/// `_orig_mod` and `_fsdp_wrapped_module` are wrappers anywhere; `module` only in front of
+/// base_model.model., directly behind it, or as the first component of a name without that prefix,
+/// because models have modules of that name.
 ParsedKey parse_key(std::string_view name);
 
 /// The clean peft_key of a parsed name, as PEFT writes it.

@@ -8,6 +8,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lora/adapter/adapter.h"
@@ -19,24 +20,43 @@ namespace lora {
 struct TensorRecord {
   std::string dtype;
   std::vector<std::int64_t> shape;
-  Digest digest;    ///< SHA-256 over name, dtype, shape, bytes (docs/formats.md)
-  double mean = 0;  ///< float tensors; NaN-free adapters only
+  Digest digest;  ///< SHA-256 over name, dtype, shape, bytes (docs/formats.md)
+  /// Mean of a float tensor: values widened to double and added in row-major order, so that every
+  /// machine finds the same number. NaN or infinite where the tensor is; 0 for an empty tensor and
+  /// for dtypes that are not float (null in the file).
+  double mean = 0;
 };
 
 struct Manifest {
-  std::optional<Digest> base_root;      ///< root of base.lock.json; absent when no base was given
-  std::map<std::string, Digest> base_tensors;  ///< digest of each targeted base tensor, by base_name
-  std::map<std::string, double> scaling;       ///< by module_path
-  std::map<std::string, TensorRecord> tensors; ///< by peft_key
+  std::optional<Digest> base_root;  ///< root of base.lock.json; absent when no base was given
+  std::map<std::string, Digest>
+      base_tensors;                       ///< digest of each targeted base tensor, by base_name
+  std::map<std::string, double> scaling;  ///< by module_path
+  std::map<std::string, TensorRecord> tensors;  ///< by peft_key
   JsonArray history;  ///< operations, oldest first: {"operation": "train", ...}
 };
 
-/// Digest and mean of every tensor and the scaling of every module.
+/// Digest and mean of one tensor; `peft_key` is part of the digest.
+TensorRecord record_tensor(std::string_view peft_key, const Tensor& tensor);
+
+/// Records of every tensor and the scaling of every module, on `threads` threads (0: all). The base
+/// and the history are the caller's to fill.
 Manifest make_manifest(const Adapter& adapter, int threads);
 
+/// {"schema": "lora.manifest/1", "base": null | {"root", "tensors"}, "scaling", "tensors",
+/// "history"}, members of maps in byte order of their names. A mean that is not finite is one of
+/// the strings "nan", "inf", "-inf".
 Json to_json(const Manifest& manifest);
+
+/// Throws Error(malformed) naming the member: unknown or missing members, values of another type,
+/// digests that are not 64 hexadecimal digits; Error(unsupported) for another schema.
 Manifest parse_manifest(const Json& document, const std::string& context);
-/// nullopt when the directory has no lora_manifest.json.
+
+/// Writes lora_manifest.json (indent 2, a final newline).
+void write_manifest(AtomicDirectory& directory, const Manifest& manifest);
+
+/// nullopt when the directory has no lora_manifest.json; throws as parse_manifest and
+/// read_json_file do.
 std::optional<Manifest> read_manifest(const std::filesystem::path& adapter_directory);
 
 inline constexpr const char* kManifestName = "lora_manifest.json";
@@ -44,14 +64,21 @@ inline constexpr const char* kProbeName = "probe.safetensors";
 
 /// Recorded outputs: `input_ids` (I64 [batch, seq]) or `x` (F32 [batch, features]), and `base` and
 /// `adapted` (F32): the outputs of the bare base and of base + adapter, for token models the logits
-/// of each row's last position. Metadata says the compute dtype.
+/// of each row's last position. The file's one metadata entry, `compute`, is the dtype the engine
+/// computed in.
 struct Probe {
   TensorMap inputs;
   Tensor base;
   Tensor adapted;
-  std::string compute = "f32";
+  std::string compute = "f32";  ///< "f32" or "bf16"
 };
+
+/// Writes probe.safetensors. Throws Error(internal) for a probe that read_probe would refuse.
 void write_probe(AtomicDirectory& directory, const Probe& probe);
+
+/// Throws Error(not_found | malformed) as read_safetensors does, and Error(malformed) unless the
+/// file holds exactly one of `input_ids` and `x`, optionally `attention_mask` (I64, shaped as
+/// input_ids), and `base` and `adapted` of one F32 shape [batch, ...].
 Probe read_probe(const std::filesystem::path& path);
 
 }  // namespace lora

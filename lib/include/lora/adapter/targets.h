@@ -10,25 +10,45 @@
 namespace lora {
 
 struct ResolvedTargets {
-  std::vector<ModuleInfo> lora;         ///< modules that get LoRA layers, in model order
-  std::vector<ModuleInfo> saved;        ///< outermost modules replaced by full copies
-  std::vector<std::string> dead_targets;      ///< list entries that matched nothing
-  std::vector<std::string> dead_saved;        ///< modules_to_save entries that matched nothing
-  std::vector<std::string> dead_patterns;     ///< rank/alpha pattern keys that matched no target
+  std::vector<ModuleInfo> lora;            ///< modules that get LoRA layers, in model order
+  std::vector<ModuleInfo> saved;           ///< outermost modules replaced by full copies
+  std::vector<std::string> dead_targets;   ///< list entries that select none of `lora`
+  std::vector<std::string> dead_saved;     ///< modules_to_save entries that matched nothing
+  std::vector<std::string> dead_patterns;  ///< rank/alpha pattern keys that matched no target
 };
 
 /// PEFT's default target_modules for a transformers model_type (llama: q_proj, v_proj); empty when
-/// PEFT has none.
+/// PEFT has none, or has a regular expression (see default_selector).
 std::vector<std::string> default_targets(const std::string& model_type);
 
+/// The same as a selector: gemma4's default is one regular expression. monostate when PEFT has
+/// none.
+ModuleSelector default_selector(const std::string& model_type);
+
+/// Adds the heads that PEFT trains in full for a task to modules_to_save (SEQ_CLS and TOKEN_CLS:
+/// classifier, score; QUESTION_ANS: qa_outputs), once. To be called when an adapter is made; a
+/// configuration that PEFT saved already lists them.
+void add_task_heads(AdapterConfig& config);
+
 /// Matches configuration against the modules of a model. `is_transformers` selects the treatment of
-/// "all-linear" (the output head is left out there, and taken in other models). Throws
-/// Error(incompatible) when nothing matches, listing the leaf module names that exist;
-/// Error(usage) for a regular expression that does not compile.
+/// "all-linear" (the output head is left out there, and taken in other models).
+///
+/// Rules: an exclusion wins; so does modules_to_save, whose entries are regular expressions there,
+/// reach the children of a saved module and need a dot boundary. For replacing modules by full
+/// copies the same entries are plain endings without a boundary (`head` also saves `lm_head`). A
+/// list entry is a whole path, which ignores the layer filter, or an ending behind a dot.
+///
+/// Throws Error(incompatible) when nothing matches, listing the leaf module names that exist, or
+/// when a selected module cannot take LoRA layers or cannot be saved; Error(usage) when there are
+/// no target_modules and for a regular expression that does not compile; Error(unsupported) for
+/// target_parameters.
 ResolvedTargets resolve_targets(const AdapterConfig& config, const ModuleList& modules,
                                 bool is_transformers);
 
-/// Replaces "all-linear" by the full names it stands for, as PEFT stores it.
+/// Brings target_modules into the form PEFT stores: "all-linear" (any case) becomes the full names
+/// it stands for, and a list of 20 or more names becomes the smallest set of endings that selects
+/// the same modules. The latter can change what layers_to_transform filters; PEFT resolves the
+/// shortened list, and so does resolve_targets.
 void expand_all_linear(AdapterConfig& config, const ModuleList& modules, bool is_transformers);
 
 }  // namespace lora

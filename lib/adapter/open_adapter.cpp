@@ -1,0 +1,156 @@
+#include <algorithm>
+#include <system_error>
+#include <vector>
+
+#include "lora/adapter/adapter.h"
+#include "lora/base/error.h"
+#include "lora/format/safetensors.h"
+#include "lora/format/torch_file.h"
+
+namespace lora {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool has_file_at(const fs::path& path) {
+  std::error_code ignored;
+  return fs::is_regular_file(path, ignored);
+}
+
+bool has_directory_at(const fs::path& path) {
+  std::error_code ignored;
+  return fs::is_directory(path, ignored);
+}
+
+std::vector<std::string> entry_names(const fs::path& directory) {
+  std::vector<std::string> names;
+  std::error_code failed;
+  for (fs::directory_iterator it(directory, failed), end; !failed && it != end;
+       it.increment(failed))
+    names.push_back(it->path().filename().string());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::string listing(const fs::path& directory) {
+  constexpr std::size_t kShown = 6;
+  const std::vector<std::string> names = entry_names(directory);
+  if (names.empty()) return "nothing";
+  std::string text;
+  for (std::size_t i = 0; i < std::min(kShown, names.size()); ++i)
+    text += (i == 0 ? "" : ", ") + names[i];
+  if (names.size() > kShown) text += " and " + std::to_string(names.size() - kShown) + " more";
+  return text;
+}
+
+Error no_adapter(const fs::path& path, const std::string& found) {
+  return Error(ErrorKind::not_found, "cannot open adapter " + path.string() + ": found " + found +
+                                         ", expected a directory with " + kAdapterConfigName +
+                                         " and " + kAdapterWeightsName)
+      .in_file(path.string());
+}
+
+// PEFT puts an adapter that is not called "default" into a folder of its name.
+std::vector<std::string> adapters_inside(const fs::path& directory) {
+  std::vector<std::string> names = entry_names(directory);
+  std::erase_if(names,
+                [&](const std::string& name) { return !is_adapter_directory(directory / name); });
+  return names;
+}
+
+Error explain_directory_without_config(const fs::path& path) {
+  const auto has = [&](const char* name) { return has_file_at(path / name); };
+  if (has("run.json"))
+    return no_adapter(path, "a run directory").with_hint("give " + (path / "adapter").string());
+  if (const auto inside = adapters_inside(path); !inside.empty())
+    return no_adapter(path, "only folders with adapters")
+        .with_hint("give " + (path / inside[0]).string());
+  if (has(kAdapterWeightsName) || has(kAdapterPickleName))
+    return no_adapter(path, std::string("weights without ") + kAdapterConfigName)
+        .with_hint("give the configuration with --adapter-config FILE");
+  if (has("config.json"))
+    return no_adapter(path, "a base checkpoint (config.json)")
+        .with_hint("a base goes behind --base");
+  return no_adapter(path, listing(path));
+}
+
+fs::path weights_of(const fs::path& directory) {
+  for (const char* name : {kAdapterWeightsName, kAdapterPickleName})
+    if (has_file_at(directory / name)) return directory / name;
+  throw Error(ErrorKind::not_found, "cannot open adapter " + directory.string() + ": found " +
+                                        listing(directory) + ", expected " + kAdapterWeightsName +
+                                        " or " + kAdapterPickleName)
+      .in_file(directory.string());
+}
+
+struct Weights {
+  TensorMap tensors;
+  bool is_pickle = false;
+};
+
+Error malformed(const fs::path& path, const std::string& found) {
+  return Error(ErrorKind::malformed, "cannot read adapter weights " + path.string() + ": found " +
+                                         found + ", expected a file with LoRA tensors")
+      .in_file(path.string());
+}
+
+Weights read_weights(const fs::path& path) {
+  std::error_code failed;
+  if (fs::file_size(path, failed) == 0 && !failed) throw malformed(path, "an empty file");
+  Weights weights;
+  if (path.extension() != ".safetensors" && looks_like_torch_file(path)) {
+    weights.is_pickle = true;
+    for (TorchEntry& entry : read_torch_file(path).entries)
+      if (!weights.tensors.emplace(entry.name, std::move(entry.tensor)).second)
+        throw malformed(path, "the name " + entry.name + " twice");
+  } else {
+    weights.tensors = read_safetensors(path).tensors;
+  }
+  if (weights.tensors.empty()) throw malformed(path, "no tensor");
+  return weights;
+}
+
+Adapter open_weights(const fs::path& path, const fs::path& weights_path, AdapterConfig config) {
+  Weights weights = read_weights(weights_path);
+  Adapter adapter = make_adapter(std::move(config), std::move(weights.tensors), path);
+  adapter.weights_path = weights_path;
+  adapter.is_pickle = weights.is_pickle;
+  return adapter;
+}
+
+Adapter open_file(const fs::path& path, const std::optional<AdapterConfig>& config) {
+  if (path.filename() == kAdapterConfigName)
+    throw no_adapter(path, "the configuration alone").with_hint("give its directory");
+  if (!config)
+    throw Error(ErrorKind::not_found, "cannot open adapter " + path.string() +
+                                          ": found a file without a configuration, expected one "
+                                          "beside it that is given too")
+        .in_file(path.string())
+        .with_hint(is_adapter_directory(path.parent_path())
+                       ? "give its directory"
+                       : "give the configuration with --adapter-config FILE");
+  return open_weights(path, path, *config);
+}
+
+}  // namespace
+
+bool is_adapter_directory(const fs::path& path) {
+  return has_directory_at(path) && has_file_at(path / kAdapterConfigName);
+}
+
+Adapter open_adapter(const fs::path& path, const std::optional<AdapterConfig>& config) {
+  if (has_directory_at(path)) {
+    if (!config && !is_adapter_directory(path)) throw explain_directory_without_config(path);
+    // The cheap check first: a directory without weights is no adapter whatever its config says.
+    const fs::path weights = weights_of(path);
+    return open_weights(path, weights,
+                        config ? *config : read_adapter_config(path / kAdapterConfigName));
+  }
+  if (has_file_at(path)) return open_file(path, config);
+  std::error_code ignored;
+  throw no_adapter(path, path.empty()                ? "an empty path"
+                         : fs::exists(path, ignored) ? "neither a file nor a directory"
+                                                     : "nothing");
+}
+
+}  // namespace lora

@@ -1,0 +1,89 @@
+#include "adapter/python_regex.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include "lora/base/error.h"
+
+namespace lora {
+
+struct PythonRegex::Code {
+  std::string pattern;
+  pcre2_code* compiled = nullptr;
+  ~Code() { pcre2_code_free(compiled); }
+};
+
+namespace {
+
+struct MatchData {
+  explicit MatchData(const pcre2_code* code)
+      : data(pcre2_match_data_create_from_pattern(code, nullptr)) {}
+  ~MatchData() { pcre2_match_data_free(data); }
+  MatchData(const MatchData&) = delete;
+  MatchData& operator=(const MatchData&) = delete;
+  pcre2_match_data* data;
+};
+
+std::string error_text(int code) {
+  PCRE2_UCHAR buffer[256];
+  pcre2_get_error_message(code, buffer, sizeof buffer);
+  return reinterpret_cast<const char*>(buffer);
+}
+
+bool run(const pcre2_code* code, const std::string& pattern, std::string_view subject,
+         std::uint32_t options, MatchData& match) {
+  const int result = pcre2_match(code, reinterpret_cast<PCRE2_SPTR>(subject.data()), subject.size(),
+                                 0, options, match.data, nullptr);
+  if (result == PCRE2_ERROR_NOMATCH) return false;
+  if (result < 0)
+    throw Error(ErrorKind::usage, "cannot match the regular expression \"" + pattern +
+                                      "\" against \"" + std::string(subject) +
+                                      "\": " + error_text(result));
+  return true;
+}
+
+}  // namespace
+
+PythonRegex::PythonRegex(std::string_view pattern) {
+  auto code = std::make_shared<Code>();
+  code->pattern = pattern;
+  const std::string translated = translate_python_pattern(pattern);
+  pcre2_compile_context* context = pcre2_compile_context_create(nullptr);
+  // Python's dot and dollar know one newline, whatever PCRE2 was built with.
+  pcre2_set_newline(context, PCRE2_NEWLINE_LF);
+  int error = 0;
+  PCRE2_SIZE offset = 0;
+  code->compiled =
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
+                    PCRE2_UTF | PCRE2_UCP | PCRE2_MATCH_INVALID_UTF, &error, &offset, context);
+  pcre2_compile_context_free(context);
+  if (code->compiled == nullptr)
+    throw Error(ErrorKind::usage, "cannot use the regular expression \"" + code->pattern +
+                                      "\": " + error_text(error));
+  code_ = std::move(code);
+}
+
+bool PythonRegex::full_match(std::string_view subject) const {
+  MatchData match(code_->compiled);
+  return run(code_->compiled, code_->pattern, subject, PCRE2_ANCHORED | PCRE2_ENDANCHORED, match);
+}
+
+bool PythonRegex::match(std::string_view subject) const {
+  MatchData match(code_->compiled);
+  return run(code_->compiled, code_->pattern, subject, PCRE2_ANCHORED, match);
+}
+
+std::optional<std::optional<std::string>> PythonRegex::match_group(std::string_view subject,
+                                                                   const char* name) const {
+  MatchData match(code_->compiled);
+  if (!run(code_->compiled, code_->pattern, subject, PCRE2_ANCHORED, match)) return std::nullopt;
+  const int group =
+      pcre2_substring_number_from_name(code_->compiled, reinterpret_cast<PCRE2_SPTR>(name));
+  if (group < 0) return std::optional<std::string>();
+  const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(match.data);
+  const PCRE2_SIZE begin = ends[2 * group];
+  if (begin == PCRE2_UNSET) return std::optional<std::string>();
+  return std::string(subject.substr(begin, ends[2 * group + 1] - begin));
+}
+
+}  // namespace lora

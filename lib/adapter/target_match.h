@@ -1,0 +1,42 @@
+// PEFT's check_target_module_exists with every expression compiled once.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "adapter/python_regex.h"
+#include "lora/adapter/config.h"
+
+namespace lora {
+
+/// `path` equals an entry or ends with "." + entry.
+bool selects(std::string_view entry, std::string_view path);
+
+class TargetMatcher {
+ public:
+  enum class Verdict { unmatched, excluded, targeted };
+
+  /// `config` must have target_modules as a list or an expression; throws Error(usage).
+  explicit TargetMatcher(const AdapterConfig& config);
+
+  Verdict check(const std::string& module_path) const;
+
+ private:
+  bool is_excluded(const std::string& module_path) const;
+  bool is_targeted(const std::string& module_path) const;
+  bool passes_layer_filter(const std::string& module_path) const;
+
+  std::optional<PythonRegex> exclude_regex_;
+  std::vector<std::string> exclude_names_;
+  std::vector<PythonRegex> saved_;
+  std::optional<PythonRegex> target_regex_;
+  std::vector<std::string> target_names_;
+  std::set<std::int64_t> layers_;
+  std::vector<PythonRegex> layer_index_;
+};
+
+}  // namespace lora
