@@ -1,10 +1,12 @@
 // Identity of one tensor: SHA-256 over its name, dtype, shape and bytes.
 //
 // Layout hashed: "lora.tensor/1\0", u64 length of the name, the name, u64 length of the dtype's
-// spelling, the spelling, u64 number of extents, each extent as u64, u64 number of bytes, the bytes.
-// All integers little endian. The same layout serves base.lock.json and lora_manifest.json.
+// spelling, the spelling, u64 number of extents, each extent as u64, u64 number of bytes, the
+// bytes. All integers little endian. The same layout serves base.lock.json and lora_manifest.json.
 #pragma once
 
+#include <functional>
+#include <span>
 #include <string_view>
 
 #include "lora/base/sha256.h"
@@ -13,5 +15,10 @@
 namespace lora {
 
 Digest tensor_digest(std::string_view name, const Tensor& tensor);
+
+/// The same in pieces of 4 MiB; `consumed` is called after each piece has been hashed (to drop its
+/// pages, report progress, or stop by throwing).
+Digest tensor_digest(std::string_view name, const Tensor& tensor,
+                     const std::function<void(std::span<const std::byte>)>& consumed);
 
 }  // namespace lora

@@ -1,4 +1,8 @@
 // config.json of base models: Hugging Face's two dialects and this project's mlp.
+//
+// A field that is absent has the default of transformers' configuration class for that model_type
+// (5.23), which is not always zero. Null counts as absent except where the class gives null a
+// meaning of its own (mistral: `sliding_window`, `num_key_value_heads`).
 #pragma once
 
 #include <cstdint>
@@ -7,12 +11,13 @@
 #include <string>
 #include <vector>
 
+#include "lora/base/dtype.h"
 #include "lora/format/json.h"
 
 namespace lora {
 
-/// Rotary embedding, from `rope_parameters` (transformers 5), `rope_scaling` + `rope_theta` (4.x) or
-/// the architecture's default, in that order of precedence.
+/// Rotary embedding, from `rope_parameters` (transformers 5), `rope_scaling` + `rope_theta` (4.x)
+/// or the architecture's default, in that order of precedence.
 struct RopeConfig {
   enum class Type { plain, linear, llama3 };
   Type type = Type::plain;
@@ -37,31 +42,54 @@ struct DecoderConfig {
   bool attention_bias = false;
   bool mlp_bias = false;
   bool tie_word_embeddings = false;
+  double initializer_range = 0.02;  ///< standard deviation of fresh weights
   RopeConfig rope;
-  std::vector<std::int64_t> eos_token_ids;
+  std::vector<std::int64_t> eos_token_ids;  ///< an integer or a list in the file; may be empty
   std::optional<std::int64_t> bos_token_id;
+  std::optional<std::int64_t> pad_token_id;
 };
 
 /// A plain chain of Linear layers with one activation between them.
 struct MlpConfig {
-  std::vector<std::string> layers;        ///< module paths in order ("fc1", "net.2")
-  std::vector<std::int64_t> hidden_sizes; ///< in, ..., out: layers.size() + 1 entries
-  std::string activation = "relu";        ///< relu | gelu | gelu_tanh | silu | tanh | sigmoid | identity
+  std::vector<std::string> layers;         ///< module paths in order ("fc1", "net.2")
+  std::vector<std::int64_t> hidden_sizes;  ///< in, ..., out: layers.size() + 1 entries
+  /// relu | gelu | gelu_tanh | silu | tanh | sigmoid | identity, after every layer but the last.
+  std::string activation = "relu";
   std::string final_activation = "none";  ///< none | log_softmax | softmax | sigmoid
 };
 
 struct ModelConfig {
-  Json document;            ///< as read; written back unchanged by imports
-  std::string model_type;   ///< "llama", "mistral", "mlp", ...
-  std::string architecture; ///< first of `architectures`, empty when absent
+  Json document;             ///< as read
+  std::string model_type;    ///< "llama", "mistral", "mlp", ...
+  std::string architecture;  ///< first of `architectures`, empty when absent
+  std::string dtype;         ///< `dtype` or `torch_dtype` ("bfloat16"), empty when absent
+  std::string quantization;  ///< quantization_config.quant_method, empty when not quantised
   bool tie_word_embeddings = false;
-  std::optional<DecoderConfig> decoder;  ///< set for families the engine can run as decoder
+  /// Sizes of a llama or mistral model, whether or not the engine can run it.
+  std::optional<DecoderConfig> layout;
+  /// The same, set only when the engine can run it as decoder.
+  std::optional<DecoderConfig> decoder;
   std::optional<MlpConfig> mlp;
+  /// Why neither `decoder` nor `mlp` is set, for the message of a verb that needs one.
+  std::string unsupported_reason;
   bool is_transformers() const { return model_type != "mlp"; }
 };
 
 /// Throws Error(malformed) naming the field. A model_type this program cannot run is fine here
-/// (decoder and mlp stay empty): light verbs need no architecture.
+/// (decoder and mlp stay empty, unsupported_reason says why): light verbs need no architecture.
+/// `context` names the document, usually its path. Of `rope_scaling` and `rope_parameters` the
+/// former wins, as in transformers; inside either, `rope_theta` precedes the top-level one.
 ModelConfig parse_model_config(Json document, const std::string& context);
+
+/// Takes the end-of-text ids of generation_config.json, which precede those of config.json.
+void apply_generation_config(ModelConfig& config, const Json& document, const std::string& context);
+
+/// The config.json of an mlp whose weights have this dtype.
+JsonObject mlp_document(const MlpConfig& mlp, const std::string& dtype);
+
+/// "float32" for F32 and so on for the float dtypes; empty for others.
+std::string config_dtype_name(DType dtype);
+/// Inverse of config_dtype_name; also accepts the spelling "torch.float32".
+std::optional<DType> dtype_from_config_name(const std::string& name);
 
 }  // namespace lora

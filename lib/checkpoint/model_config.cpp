@@ -1,0 +1,104 @@
+#include "lora/checkpoint/model_config.h"
+
+#include <array>
+#include <set>
+#include <utility>
+
+#include "checkpoint/config_fields.h"
+#include "checkpoint/decoder_config.h"
+#include "checkpoint/mlp_config.h"
+
+namespace lora {
+namespace {
+
+constexpr std::array<std::pair<DType, const char*>, 4> kDTypeNames{{{DType::f64, "float64"},
+                                                                    {DType::f32, "float32"},
+                                                                    {DType::f16, "float16"},
+                                                                    {DType::bf16, "bfloat16"}}};
+
+// Text families whose configuration class ties the output head unless config.json says otherwise;
+// written into old files only when it differs.
+const std::set<std::string>& families_that_tie() {
+  static const std::set<std::string> families{"albert",      "bart",    "bert",
+                                              "big_bird",    "biogpt",  "bloom",
+                                              "camembert",   "cohere",  "cohere2",
+                                              "ctrl",        "deberta", "deberta-v2",
+                                              "distilbert",  "electra", "ernie",
+                                              "ernie4_5",    "esm",     "falcon",
+                                              "gemma",       "gemma2",  "gemma3",
+                                              "gemma3_text", "gemma3n", "gemma3n_text",
+                                              "gpt-sw3",     "gpt2",    "gpt_bigcode",
+                                              "gpt_neo",     "lfm2",    "longformer",
+                                              "longt5",      "m2m_100", "mamba",
+                                              "marian",      "mbart",   "modernbert",
+                                              "mpnet",       "mpt",     "mt5",
+                                              "openai-gpt",  "opt",     "pegasus",
+                                              "roberta",     "smollm3", "starcoder2",
+                                              "t5gemma",     "whisper", "xglm",
+                                              "xlm-roberta", "xlnet",   "switch_transformers"};
+  return families;
+}
+
+}  // namespace
+
+std::string config_dtype_name(DType dtype) {
+  for (const auto& [value, name] : kDTypeNames)
+    if (value == dtype) return name;
+  return {};
+}
+
+std::optional<DType> dtype_from_config_name(const std::string& name) {
+  constexpr std::string_view kPrefix = "torch.";
+  const std::string bare = name.starts_with(kPrefix) ? name.substr(kPrefix.size()) : name;
+  for (const auto& [value, known] : kDTypeNames)
+    if (bare == known) return value;
+  return std::nullopt;
+}
+
+ModelConfig parse_model_config(Json document, const std::string& context) {
+  if (!document.is_object())
+    throw Error(ErrorKind::malformed, "cannot use " + context + ": found " +
+                                          std::string(document.type_name()) +
+                                          ", expected a JSON object")
+        .in_file(context);
+  ModelConfig config;
+  config.document = std::move(document);
+  const ConfigFields fields(config.document, context);
+  const auto model_type = fields.text("model_type");
+  if (!model_type) throw fields.missing("model_type", "the name of a model family");
+  config.model_type = *model_type;
+  if (const auto names = fields.texts("architectures"); names && !names->empty())
+    config.architecture = names->front();
+  config.dtype = fields.text("dtype").value_or(fields.text("torch_dtype").value_or(""));
+  if (const Json* quantization = fields.object("quantization_config"))
+    config.quantization = ConfigFields(*quantization, context, "quantization_config.")
+                              .text("quant_method")
+                              .value_or("an unnamed method");
+  config.tie_word_embeddings = fields.boolean("tie_word_embeddings")
+                                   .value_or(families_that_tie().contains(config.model_type));
+
+  if (config.model_type == "llama" || config.model_type == "mistral") {
+    parse_decoder(config, context);
+  } else if (config.model_type == "mlp") {
+    parse_mlp(config, context);
+  } else {
+    config.unsupported_reason = "model_type \"" + config.model_type +
+                                "\" is not supported yet, expected llama, mistral or mlp";
+  }
+  return config;
+}
+
+void apply_generation_config(ModelConfig& config, const Json& document,
+                             const std::string& context) {
+  if (!document.is_object())
+    throw Error(ErrorKind::malformed, "cannot use " + context + ": found " +
+                                          std::string(document.type_name()) +
+                                          ", expected a JSON object")
+        .in_file(context);
+  const auto ids = ConfigFields(document, context).ids("eos_token_id");
+  if (!ids) return;
+  if (config.layout) config.layout->eos_token_ids = *ids;
+  if (config.decoder) config.decoder->eos_token_ids = *ids;
+}
+
+}  // namespace lora

@@ -1,0 +1,14 @@
+// Module trees as Python's named_modules() lists them.
+#pragma once
+
+#include "lora/checkpoint/checkpoint.h"
+
+namespace lora {
+
+/// LlamaForCausalLM or MistralForCausalLM of transformers 5.23.
+ModuleList decoder_modules(const DecoderConfig& layout, bool is_mistral);
+
+/// Modules that own parameters, and their parents, deduced from names and shapes.
+ModuleList deduced_modules(const Checkpoint& checkpoint);
+
+}  // namespace lora

@@ -1,0 +1,209 @@
+#include "ops/fresh_parameters.h"
+
+#include <cmath>
+
+#include "checkpoint/config_fields.h"
+
+namespace lora {
+namespace {
+
+class ParameterList {
+ public:
+  explicit ParameterList(double initializer_range) : range_(initializer_range) {}
+
+  void matrix(const std::string& name, std::int64_t rows, std::int64_t columns) {
+    add(name, {rows, columns}, FreshParameter::Fill::normal, range_);
+  }
+  void matrix(const std::string& name, std::int64_t rows, std::int64_t columns, double deviation) {
+    add(name, {rows, columns}, FreshParameter::Fill::normal, deviation);
+  }
+  void zeros(const std::string& name, std::int64_t size) {
+    add(name, {size}, FreshParameter::Fill::zeros, 0);
+  }
+  void ones(const std::string& name, std::int64_t size) {
+    add(name, {size}, FreshParameter::Fill::ones, 0);
+  }
+  void uniform(const std::string& name, std::vector<std::int64_t> shape, double bound) {
+    add(name, std::move(shape), FreshParameter::Fill::uniform, bound);
+  }
+  void linear(const std::string& path, std::int64_t out, std::int64_t in, bool has_bias) {
+    matrix(path + ".weight", out, in);
+    if (has_bias) zeros(path + ".bias", out);
+  }
+  void layer_norm(const std::string& path, std::int64_t size) {
+    ones(path + ".weight", size);
+    zeros(path + ".bias", size);
+  }
+  void embedding(const std::string& path, std::int64_t rows, std::int64_t width,
+                 std::optional<std::int64_t> padding) {
+    matrix(path + ".weight", rows, width);
+    if (padding && *padding < 0) *padding += rows;
+    if (padding && *padding >= 0 && *padding < rows) list_.back().zero_row = padding;
+  }
+  double range() const { return range_; }
+  std::vector<FreshParameter> take() { return std::move(list_); }
+
+ private:
+  void add(const std::string& name, std::vector<std::int64_t> shape, FreshParameter::Fill fill,
+           double scale) {
+    list_.push_back({name, std::move(shape), fill, scale, std::nullopt});
+  }
+  double range_;
+  std::vector<FreshParameter> list_;
+};
+
+std::vector<FreshParameter> mlp_parameters(const MlpConfig& mlp) {
+  ParameterList list(0);
+  for (std::size_t i = 0; i < mlp.layers.size(); ++i) {
+    const std::int64_t in = mlp.hidden_sizes[i];
+    const std::int64_t out = mlp.hidden_sizes[i + 1];
+    const double bound = 1.0 / std::sqrt(static_cast<double>(in));
+    list.uniform(mlp.layers[i] + ".weight", {out, in}, bound);
+    list.uniform(mlp.layers[i] + ".bias", {out}, bound);
+  }
+  return list.take();
+}
+
+std::vector<FreshParameter> decoder_parameters(const DecoderConfig& layout) {
+  ParameterList list(layout.initializer_range);
+  const std::int64_t hidden = layout.hidden_size;
+  const std::int64_t queries = layout.num_heads * layout.head_dim;
+  const std::int64_t keys = layout.num_kv_heads * layout.head_dim;
+  list.embedding("model.embed_tokens", layout.vocab_size, hidden, layout.pad_token_id);
+  for (std::int64_t i = 0; i < layout.num_layers; ++i) {
+    const std::string layer = "model.layers." + std::to_string(i);
+    list.linear(layer + ".self_attn.q_proj", queries, hidden, layout.attention_bias);
+    list.linear(layer + ".self_attn.k_proj", keys, hidden, layout.attention_bias);
+    list.linear(layer + ".self_attn.v_proj", keys, hidden, layout.attention_bias);
+    list.linear(layer + ".self_attn.o_proj", hidden, queries, layout.attention_bias);
+    list.linear(layer + ".mlp.gate_proj", layout.intermediate_size, hidden, layout.mlp_bias);
+    list.linear(layer + ".mlp.up_proj", layout.intermediate_size, hidden, layout.mlp_bias);
+    list.linear(layer + ".mlp.down_proj", hidden, layout.intermediate_size, layout.mlp_bias);
+    list.ones(layer + ".input_layernorm.weight", hidden);
+    list.ones(layer + ".post_attention_layernorm.weight", hidden);
+  }
+  list.ones("model.norm.weight", hidden);
+  if (!layout.tie_word_embeddings) list.matrix("lm_head.weight", layout.vocab_size, hidden);
+  return list.take();
+}
+
+void require_divisible(const ConfigFields& fields, const char* key, std::int64_t size,
+                       std::int64_t heads) {
+  if (size % heads != 0)
+    throw fields.wrong(key, std::to_string(size),
+                       "a multiple of the " + std::to_string(heads) + " attention heads");
+}
+
+std::vector<FreshParameter> gpt2_parameters(const ModelConfig& config, const ConfigFields& fields) {
+  const std::int64_t width = fields.extent("n_embd").value_or(768);
+  const std::int64_t layers = fields.integer("n_layer", 1, 1 << 16).value_or(12);
+  const std::int64_t vocabulary = fields.extent("vocab_size").value_or(50257);
+  const std::int64_t positions = fields.extent("n_positions").value_or(1024);
+  const std::int64_t inner = fields.extent("n_inner").value_or(4 * width);
+  require_divisible(fields, "n_embd", width, fields.extent("n_head").value_or(12));
+
+  ParameterList list(fields.number("initializer_range").value_or(0.02));
+  // Residual projections start smaller by the number of residual additions (two a layer).
+  const double residual = list.range() / std::sqrt(2.0 * static_cast<double>(layers));
+  list.matrix("transformer.wte.weight", vocabulary, width);
+  list.matrix("transformer.wpe.weight", positions, width);
+  for (std::int64_t i = 0; i < layers; ++i) {
+    const std::string block = "transformer.h." + std::to_string(i);
+    list.layer_norm(block + ".ln_1", width);
+    list.matrix(block + ".attn.c_attn.weight", width, 3 * width);
+    list.zeros(block + ".attn.c_attn.bias", 3 * width);
+    list.matrix(block + ".attn.c_proj.weight", width, width, residual);
+    list.zeros(block + ".attn.c_proj.bias", width);
+    list.layer_norm(block + ".ln_2", width);
+    list.matrix(block + ".mlp.c_fc.weight", width, inner);
+    list.zeros(block + ".mlp.c_fc.bias", inner);
+    list.matrix(block + ".mlp.c_proj.weight", inner, width, residual);
+    list.zeros(block + ".mlp.c_proj.bias", width);
+  }
+  list.layer_norm("transformer.ln_f", width);
+  if (!config.tie_word_embeddings) list.matrix("lm_head.weight", vocabulary, width);
+  return list.take();
+}
+
+std::vector<FreshParameter> bert_parameters(const ModelConfig& config, const ConfigFields& fields) {
+  const std::int64_t hidden = fields.extent("hidden_size").value_or(768);
+  const std::int64_t layers = fields.integer("num_hidden_layers", 1, 1 << 16).value_or(12);
+  const std::int64_t inner = fields.extent("intermediate_size").value_or(3072);
+  const std::int64_t vocabulary = fields.extent("vocab_size").value_or(30522);
+  require_divisible(fields, "hidden_size", hidden,
+                    fields.extent("num_attention_heads").value_or(12));
+  std::optional<std::int64_t> padding = 0;
+  if (fields.has("pad_token_id")) padding = fields.integer("pad_token_id", -1, vocabulary - 1);
+
+  ParameterList list(fields.number("initializer_range").value_or(0.02));
+  const std::string embeddings = "bert.embeddings.";
+  list.embedding(embeddings + "word_embeddings", vocabulary, hidden, padding);
+  list.matrix(embeddings + "position_embeddings.weight",
+              fields.extent("max_position_embeddings").value_or(512), hidden);
+  list.matrix(embeddings + "token_type_embeddings.weight",
+              fields.extent("type_vocab_size").value_or(2), hidden);
+  list.layer_norm(embeddings + "LayerNorm", hidden);
+  for (std::int64_t i = 0; i < layers; ++i) {
+    const std::string layer = "bert.encoder.layer." + std::to_string(i);
+    for (const char* name : {"query", "key", "value"})
+      list.linear(layer + ".attention.self." + name, hidden, hidden, true);
+    list.linear(layer + ".attention.output.dense", hidden, hidden, true);
+    list.layer_norm(layer + ".attention.output.LayerNorm", hidden);
+    list.linear(layer + ".intermediate.dense", inner, hidden, true);
+    list.linear(layer + ".output.dense", hidden, inner, true);
+    list.layer_norm(layer + ".output.LayerNorm", hidden);
+  }
+  const std::string head = "cls.predictions.";
+  list.zeros(head + "bias", vocabulary);
+  list.linear(head + "transform.dense", hidden, hidden, true);
+  list.layer_norm(head + "transform.LayerNorm", hidden);
+  if (!config.tie_word_embeddings) list.linear(head + "decoder", vocabulary, hidden, true);
+  return list.take();
+}
+
+void require_architecture(const ModelConfig& config, const std::string& expected,
+                          const std::string& context) {
+  if (config.architecture.empty() || config.architecture == expected) return;
+  throw Error(ErrorKind::unsupported, "cannot make weights for " + context + ": architecture " +
+                                          config.architecture + " is not known, expected " +
+                                          expected)
+      .in_file(context);
+}
+
+void require_plain(const ConfigFields& fields, const std::string& context) {
+  for (const char* key : {"add_cross_attention", "is_decoder"})
+    if (fields.boolean(key).value_or(false))
+      throw Error(ErrorKind::unsupported,
+                  "cannot make weights for " + context + ": " + key + " is not supported")
+          .in_file(context);
+}
+
+}  // namespace
+
+std::vector<FreshParameter> fresh_parameters(const ModelConfig& config,
+                                             const std::string& context) {
+  if (config.mlp) return mlp_parameters(*config.mlp);
+  if (config.layout) {
+    const bool is_mistral = config.model_type == "mistral";
+    require_architecture(config, is_mistral ? "MistralForCausalLM" : "LlamaForCausalLM", context);
+    return decoder_parameters(*config.layout);
+  }
+  const ConfigFields fields(config.document, context);
+  if (config.model_type == "gpt2") {
+    require_architecture(config, "GPT2LMHeadModel", context);
+    require_plain(fields, context);
+    return gpt2_parameters(config, fields);
+  }
+  if (config.model_type == "bert") {
+    require_architecture(config, "BertForMaskedLM", context);
+    require_plain(fields, context);
+    return bert_parameters(config, fields);
+  }
+  throw Error(ErrorKind::unsupported, "cannot make weights for " + context + ": model_type \"" +
+                                          config.model_type +
+                                          "\" is not known, expected llama, mistral, gpt2, bert "
+                                          "or mlp")
+      .in_file(context);
+}
+
+}  // namespace lora

@@ -1,0 +1,33 @@
+// What init-base is going to write, before anything is written.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "lora/format/safetensors.h"
+#include "lora/ops/init_base.h"
+
+namespace lora {
+
+struct BasePlan {
+  std::string model_type;
+  std::string config_text;            ///< of config.json
+  std::vector<TensorSource> tensors;  ///< in the order for shards
+  std::map<std::string, std::string> aliases;
+  std::vector<std::filesystem::path> carried;  ///< files copied under their own names
+  std::vector<std::string> notes;
+};
+
+/// Random weights of a preset or an architecture.
+BasePlan plan_fresh(const InitBaseOptions& options);
+
+/// The weights of options.from.
+BasePlan plan_import(const InitBaseOptions& options);
+
+/// `config_text` with its dtype field, in the dialect it uses, naming `dtype` ("bfloat16"); all
+/// other bytes as they were. The text must be a JSON object.
+std::string with_config_dtype(const std::string& config_text, const std::string& dtype);
+
+}  // namespace lora
