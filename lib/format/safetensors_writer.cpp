@@ -88,8 +88,10 @@ Layout lay_out(const SourceOrder& order, const Metadata* metadata) {
     header += dump_json(Json(source->name), kCompactStyle) + ":{\"dtype\":\"";
     header += to_string(source->dtype);
     header += "\",\"shape\":[";
-    for (std::size_t i = 0; i < source->shape.size(); ++i)
-      header += (i == 0 ? "" : ",") + std::to_string(source->shape[i]);
+    for (std::size_t i = 0; i < source->shape.size(); ++i) {
+      if (i != 0) header += ',';
+      header += std::to_string(source->shape[i]);
+    }
     header += "],\"data_offsets\":[" + std::to_string(begin) + ',' + std::to_string(*end) + "]}";
   }
   header += '}';
