@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+"""Writes the reference files under tests/golden with the real Python libraries.
+
+Usage: make_fixtures.py OUTPUT_DIRECTORY [SECTION...]
+
+Every section writes into OUTPUT_DIRECTORY/SECTION and gives the same bytes each time. The files in
+tests/golden were made with safetensors 0.8.0, torch 2.13.0 and transformers 5.23.0.
+"""
+
+import json
+import os
+import random
+import sys
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+# Named as the file spells them: the test looks the type up by the first part of the tensor's name.
+TORCH_DTYPES = {
+    "U64": "uint64",
+    "I64": "int64",
+    "F64": "float64",
+    "C64": "complex64",
+    "F32": "float32",
+    "U32": "uint32",
+    "I32": "int32",
+    "BF16": "bfloat16",
+    "F16": "float16",
+    "U16": "uint16",
+    "I16": "int16",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E8M0": "float8_e8m0fnu",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+
+
+def patterned(dtype, shape):
+    """A tensor whose byte i is 7 i + 3 (bool: the lowest bit of that)."""
+    import torch
+
+    count = 1
+    for extent in shape:
+        count *= extent
+    size = count * torch.empty(0, dtype=dtype).element_size()
+    values = [(7 * i + 3) % 256 for i in range(size)]
+    if dtype == torch.bool:
+        values = [value & 1 for value in values]
+    return torch.tensor(values, dtype=torch.uint8).view(dtype).reshape(shape)
+
+
+def make_safetensors(directory):
+    """Files of safetensors.torch.save_file, one property each."""
+    import torch
+    from safetensors.torch import save_file
+
+    def every_dtype(shape):
+        # Names in the opposite order of the types, so that the order shows what comes first.
+        return {
+            f"{name}.{99 - i}": patterned(getattr(torch, torch_name), shape)
+            for i, (name, torch_name) in enumerate(TORCH_DTYPES.items())
+        }
+
+    odd_names = [
+        "F32.layers.10",
+        "F32.layers.2",
+        'F32."quoted"\\back/slash',
+        "F32.\x00\x01\x08\t\n\x0b\x0c\r\x1f\x7f",
+        "F32.\u00e9\u4e2d\u6587\U0001f600\u2028",
+        "F32.",
+        "F32. a",
+    ]
+    files = {
+        "dtypes": (every_dtype([2, 3]), None),
+        "scalars": (every_dtype([]), None),
+        "empties": (every_dtype([2, 0, 3]), {"format": "pt"}),
+        "odd_names": ({name: patterned(torch.float32, [1]) for name in odd_names}, {"format": "pt"}),
+        "no_tensors": ({}, {"format": "pt"}),
+        "empty_metadata": ({"F32.a": patterned(torch.float32, [3])}, {}),
+        "odd_metadata": ({"F32.a": patterned(torch.float32, [3])}, {'k"\n\u00e9': "v\\\t\u4e2d"}),
+    }
+    # One name for each length of padding.
+    for length in range(8):
+        files[f"padding_{length}"] = ({"F32." + "x" * length: patterned(torch.float32, [2])}, None)
+    for name, (tensors, metadata) in files.items():
+        save_file(tensors, directory / f"{name}.safetensors", metadata=metadata)
+
+
+def make_sharded(directory):
+    """Sharded models of transformers, and how the splitter numbers made-up state dicts."""
+    import torch
+    from huggingface_hub import split_torch_state_dict_into_shards
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    for name, tied, limit in [("tied", True, 1500), ("untied", False, 500), ("whole", True, 10**6)]:
+        config = LlamaConfig(
+            vocab_size=24,
+            hidden_size=8,
+            intermediate_size=12,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            tie_word_embeddings=tied,
+        )
+        model = LlamaForCausalLM(config)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(patterned(torch.uint8, list(parameter.shape)).float())
+        model.save_pretrained(directory / name, max_shard_size=limit)
+        for extra in ("config.json", "generation_config.json"):
+            (directory / name / extra).unlink()
+        # The order in which the model lists its tensors decides who goes to which shard.
+        names = [n for n in model.state_dict() if not (tied and n == "lm_head.weight")]
+        (directory / name / "order.json").write_text(json.dumps(names))
+
+    generator = random.Random(7)
+    cases = []
+    for _ in range(40):
+        limit = generator.choice([16, 40, 100])
+        sizes = [generator.choice([0, 1, 3, 4, 9, 10, 25, 26, 60]) for _ in range(9)]
+        state = {f"t{i}": torch.zeros(size) for i, size in enumerate(sizes)}
+        split = split_torch_state_dict_into_shards(
+            state, filename_pattern="model{suffix}.safetensors", max_shard_size=limit
+        )
+        cases.append(
+            {
+                "limit": limit,
+                "sizes": sizes,
+                "weight_map": split.tensor_to_filename,
+                "total_size": split.metadata["total_size"],
+            }
+        )
+    (directory / "splits.json").write_text(json.dumps(cases))
+
+
+SECTIONS = {
+    "safetensors": make_safetensors,
+    "sharded": make_sharded,
+}
+
+
+def main(arguments):
+    if not arguments or any(name not in SECTIONS for name in arguments[1:]):
+        sys.exit(f"usage: make_fixtures.py OUTPUT_DIRECTORY [{'|'.join(SECTIONS)}]...")
+    for name in arguments[1:] or SECTIONS:
+        directory = Path(arguments[0]) / name
+        directory.mkdir(parents=True, exist_ok=True)
+        SECTIONS[name](directory)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
