@@ -153,7 +153,7 @@ def compare_greedy(
         result = context.run(
             "load", adapter, "--base", base, "--compute", "f32", "--prompt", prompt, "--max-new-tokens", tokens
         )
-        ours = generated_tokens(result)
+        ours = list(result["token_ids"])
         stops = {tokenizer.eos_token_id}
         while theirs and theirs[-1] in stops:
             theirs.pop()
@@ -161,6 +161,3 @@ def compare_greedy(
             ours.pop()
         assert_equal(f"tokens after {prompt!r}", ours, theirs)
 
-
-def generated_tokens(result: dict) -> list[int]:
-    return list(result["generated"]["tokens"])
