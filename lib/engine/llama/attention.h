@@ -1,0 +1,27 @@
+// Causal attention with grouped key heads, forward and backward.
+//
+// Queries are taken in blocks that see only the keys up to their last position, so the upper half
+// of the score matrix is never computed; the backward pass recomputes the probabilities of a block
+// instead of keeping them.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "engine/kernels/kernels.h"
+
+namespace lora::engine {
+
+struct AttentionInput {
+  HeadShape shape;                         ///< of the queries; keys and values have group 1
+  at::Tensor q, k, v;                      ///< "heads" layout of kernels.h
+  const std::uint8_t* key_mask = nullptr;  ///< [batch, time], null: all present
+};
+
+/// out (heads layout, like q) = softmax(q k^T / sqrt(dim)) v.
+void attention(const AttentionInput& input, at::Tensor& out);
+
+/// dq, dk, dv for the gradient g of attention's output, all in heads layout.
+void attention_backward(const AttentionInput& input, const at::Tensor& g, at::Tensor& dq,
+                        at::Tensor& dk, at::Tensor& dv);
+
+}  // namespace lora::engine

@@ -1,0 +1,29 @@
+#include "engine/llama/llama_model.h"
+#include "engine/mlp/mlp_model.h"
+#include "engine/model.h"
+#include "lora/base/error.h"
+#include "lora/checkpoint/checkpoint.h"
+
+namespace lora::engine {
+
+std::unique_ptr<Model> make_model(const ModelOptions& options) {
+  if (options.base == nullptr) throw Error(ErrorKind::usage, "loading a model without a base");
+  const std::string file = options.base->path.string();
+  if (options.device != "cpu")
+    throw Error(ErrorKind::unsupported,
+                "loading a model on device \"" + options.device + "\", expected \"cpu\"");
+  if (!options.base->config)
+    throw Error(
+        ErrorKind::unsupported,
+        "loading a model: the base has no config.json and is no plain chain of linear layers")
+        .in_file(file);
+  const ModelConfig& config = *options.base->config;
+  if (config.mlp) return make_mlp(options);
+  if (config.decoder) return make_llama(options);
+  throw Error(ErrorKind::unsupported, "loading a model: the engine cannot run model_type \"" +
+                                          config.model_type +
+                                          "\", expected mlp, llama or mistral without a window")
+      .in_file(file);
+}
+
+}  // namespace lora::engine
