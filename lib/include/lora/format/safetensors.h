@@ -1,9 +1,9 @@
 // The safetensors container: strict zero-copy reading and byte-exact writing.
 //
-// Reading follows the reference reader (safetensors 0.8) and refuses more: duplicate tensor names,
-// array-form entries, nesting, sizes that overflow. Writing reproduces the reference library's
-// bytes for the same tensors with at most one metadata key (with more, the reference's own order is
-// random; ours is sorted). See docs/formats.md.
+// Reading follows the reference reader (safetensors 0.8) and refuses more: duplicate tensor names
+// and metadata keys, array-form entries, nesting beyond 128 levels, extents from 2^63 on. Writing
+// reproduces the reference library's bytes for the same tensors with at most one metadata key (with
+// more, the reference's own order is random; ours is sorted). See docs/formats.md.
 #pragma once
 
 #include <cstdint>
