@@ -1,0 +1,170 @@
+#include "text/chat_value.h"
+
+#include <algorithm>
+
+#include "lora/base/error.h"
+
+namespace lora::text {
+
+const Value* Dict::find(std::string_view key) const {
+  for (const auto& [name, value] : members)
+    if (name == key) return &value;
+  return nullptr;
+}
+
+void Dict::set(std::string_view key, Value value) {
+  for (auto& [name, old] : members) {
+    if (name != key) continue;
+    old = std::move(value);
+    return;
+  }
+  members.emplace_back(std::string(key), std::move(value));
+}
+
+Value value_of(const Json& json) {
+  if (json.is_null()) return Value::none();
+  if (const auto boolean = json.as_bool()) return {*boolean};
+  if (const auto integer = json.as_int()) return {*integer};
+  if (const auto number = json.as_double()) return {*number};
+  if (const std::string* text = json.as_string()) return Value::of(*text);
+  if (const JsonArray* array = json.as_array()) {
+    List items;
+    for (const Json& item : *array) items.push_back(value_of(item));
+    return Value::of(std::move(items));
+  }
+  Dict dict;
+  for (const auto& [key, member] : *json.as_object())
+    dict.members.emplace_back(key, value_of(member));
+  return Value::of(std::move(dict));
+}
+
+Json json_of(const Value& value) {
+  if (value.as<None>()) return nullptr;
+  if (const bool* boolean = value.as<bool>()) return *boolean;
+  if (const auto* integer = value.as<std::int64_t>()) return *integer;
+  if (const double* number = value.as<double>()) return *number;
+  if (const std::string* text = value.string()) return *text;
+  if (const List* list = value.list()) {
+    JsonArray array;
+    for (const Value& item : *list) array.push_back(json_of(item));
+    return array;
+  }
+  if (const Dict* dict = value.dict()) {
+    JsonObject object;
+    for (const auto& [key, member] : dict->members) object[key] = json_of(member);
+    return object;
+  }
+  throw Error(ErrorKind::incompatible,
+              "cannot write " + std::string(type_name(value)) + " as JSON in a chat template");
+}
+
+bool is_true(const Value& value) {
+  if (const bool* boolean = value.as<bool>()) return *boolean;
+  if (const auto* integer = value.as<std::int64_t>()) return *integer != 0;
+  if (const double* number = value.as<double>()) return *number != 0;
+  if (const std::string* text = value.string()) return !text->empty();
+  if (const List* list = value.list()) return !list->empty();
+  if (const Dict* dict = value.dict()) return dict->is_namespace || !dict->members.empty();
+  return value.as<Macro>() != nullptr || value.as<Bound>() != nullptr;
+}
+
+std::string text_of(const Value& value) {
+  if (const std::string* text = value.string()) return *text;
+  if (value.is_undefined()) return {};
+  return repr_of(value);
+}
+
+std::string repr_of(const Value& value) {
+  if (value.as<None>()) return "None";
+  if (value.is_undefined()) return "Undefined";
+  if (const bool* boolean = value.as<bool>()) return *boolean ? "True" : "False";
+  if (const auto* integer = value.as<std::int64_t>()) return std::to_string(*integer);
+  if (const double* number = value.as<double>()) return dump_json(*number);
+  if (const std::string* text = value.string()) {
+    // Python prefers single quotes and switches only when that saves escaping.
+    const bool has_single = text->find('\'') != std::string::npos;
+    const char quote = has_single && text->find('"') == std::string::npos ? '"' : '\'';
+    std::string out(1, quote);
+    for (const char c : *text) {
+      if (c == '\n') {
+        out += "\\n";
+      } else if (c == '\r') {
+        out += "\\r";
+      } else if (c == '\t') {
+        out += "\\t";
+      } else {
+        if (c == quote || c == '\\') out += '\\';
+        out += c;
+      }
+    }
+    return out += quote;
+  }
+  if (const List* list = value.list()) {
+    std::string out = "[";
+    for (const Value& item : *list) out.append(out.size() > 1 ? ", " : "").append(repr_of(item));
+    return out += ']';
+  }
+  if (const Dict* dict = value.dict()) {
+    std::string out = "{";
+    for (const auto& [key, member] : dict->members)
+      out.append(out.size() > 1 ? ", " : "")
+          .append(repr_of(Value::of(key)))
+          .append(": ")
+          .append(repr_of(member));
+    return out += '}';
+  }
+  throw Error(ErrorKind::unsupported, "cannot print a function in a chat template");
+}
+
+bool as_integer(const Value& value, std::int64_t& out) {
+  if (const bool* boolean = value.as<bool>()) {
+    out = *boolean ? 1 : 0;
+    return true;
+  }
+  const auto* integer = value.as<std::int64_t>();
+  if (integer == nullptr) return false;
+  out = *integer;
+  return true;
+}
+
+bool as_number(const Value& value, double& out) {
+  std::int64_t integer = 0;
+  if (as_integer(value, integer)) {
+    out = static_cast<double>(integer);
+    return true;
+  }
+  const double* number = value.as<double>();
+  if (number == nullptr) return false;
+  out = *number;
+  return true;
+}
+
+bool are_equal(const Value& a, const Value& b) {
+  double x = 0;
+  double y = 0;
+  if (as_number(a, x) && as_number(b, y)) return x == y;
+  if (a.data.index() != b.data.index()) return false;
+  if (const std::string* text = a.string()) return *text == *b.string();
+  if (const List* list = a.list())
+    return std::equal(list->begin(), list->end(), b.list()->begin(), b.list()->end(), are_equal);
+  if (const Dict* dict = a.dict())
+    return dict->members.size() == b.dict()->members.size() &&
+           std::all_of(dict->members.begin(), dict->members.end(), [&](const auto& member) {
+             const Value* other = b.dict()->find(member.first);
+             return other != nullptr && are_equal(member.second, *other);
+           });
+  return a.is_undefined() || a.as<None>() != nullptr;
+}
+
+std::string_view type_name(const Value& value) {
+  if (value.is_undefined()) return "an undefined value";
+  if (value.as<None>()) return "NoneType";
+  if (value.as<bool>()) return "bool";
+  if (value.as<std::int64_t>()) return "int";
+  if (value.as<double>()) return "float";
+  if (value.string()) return "str";
+  if (value.list()) return "list";
+  return value.dict() ? "dict" : "function";
+}
+
+}  // namespace lora::text

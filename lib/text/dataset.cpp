@@ -1,0 +1,115 @@
+#include "lora/text/dataset.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <utility>
+
+#include "lora/base/error.h"
+#include "lora/base/random.h"
+
+namespace lora {
+namespace {
+
+[[noreturn]] void refuse_table(const std::string& origin, const std::string& what) {
+  throw Error(ErrorKind::malformed, "cannot use " + origin + " as training data: " + what)
+      .in_file(origin);
+}
+
+}  // namespace
+
+Example Dataset::example(std::size_t index) const {
+  if (is_tabular || index >= ends_.size())
+    throw Error(ErrorKind::internal, "example " + std::to_string(index) + " of a data set with " +
+                                         std::to_string(ends_.size()) + " sequences");
+  const auto begin = static_cast<std::ptrdiff_t>(index == 0 ? 0 : ends_[index - 1]);
+  const auto end = static_cast<std::ptrdiff_t>(ends_[index]);
+  return {{ids_.begin() + begin, ids_.begin() + end},
+          {labels_.begin() + begin, labels_.begin() + end},
+          origins_[index]};
+}
+
+std::string Dataset::origin(std::size_t index) const {
+  return is_tabular ? table_origin_ + ", row " + std::to_string(index) : origins_.at(index);
+}
+
+std::int64_t Dataset::length(std::size_t index) const {
+  return static_cast<std::int64_t>(ends_.at(index) - (index == 0 ? 0 : ends_[index - 1]));
+}
+
+void Dataset::append(const Example& example) {
+  if (example.input_ids.empty() || example.input_ids.size() != example.labels.size())
+    throw Error(ErrorKind::internal, "a training example with " +
+                                         std::to_string(example.input_ids.size()) + " tokens and " +
+                                         std::to_string(example.labels.size()) + " labels");
+  const auto narrow = [](std::int64_t id) { return static_cast<std::int32_t>(id); };
+  std::transform(example.input_ids.begin(), example.input_ids.end(), std::back_inserter(ids_),
+                 narrow);
+  std::transform(example.labels.begin(), example.labels.end(), std::back_inserter(labels_), narrow);
+  ends_.push_back(ids_.size());
+  origins_.push_back(example.origin);
+  total_tokens += static_cast<std::int64_t>(example.input_ids.size());
+  supervised_tokens += std::count_if(example.labels.begin() + 1, example.labels.end(),
+                                     [](std::int64_t label) { return label != kNoLabel; });
+}
+
+void Dataset::set_table(Tensor table_x, Tensor table_y, std::string table_origin) {
+  if (table_x.dtype != DType::f32 || table_x.shape.size() != 2)
+    refuse_table(table_origin, "x is " + std::string(to_string(table_x.dtype)) + " " +
+                                   shape_to_string(table_x.shape) +
+                                   ", expected F32 [rows, features]");
+  const bool is_classes = table_y.dtype == DType::i64 && table_y.shape.size() == 1;
+  const bool is_values = table_y.dtype == DType::f32 && table_y.shape.size() == 2;
+  if (!is_classes && !is_values)
+    refuse_table(table_origin, "y is " + std::string(to_string(table_y.dtype)) + " " +
+                                   shape_to_string(table_y.shape) +
+                                   ", expected I64 [rows] or F32 [rows, outputs]");
+  if (table_x.shape[0] != table_y.shape[0])
+    refuse_table(table_origin, "x has " + std::to_string(table_x.shape[0]) + " rows and y " +
+                                   std::to_string(table_y.shape[0]));
+  is_tabular = true;
+  rows_ = static_cast<std::size_t>(table_x.shape[0]);
+  x = std::move(table_x);
+  y = std::move(table_y);
+  table_origin_ = std::move(table_origin);
+}
+
+std::vector<std::size_t> epoch_order(std::size_t size, std::uint64_t epoch, std::uint64_t seed,
+                                     bool shuffle) {
+  std::vector<std::size_t> order(size);
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  if (!shuffle) return order;
+  const CounterRandom random(seed, stream_of("order of epoch " + std::to_string(epoch)));
+  for (std::size_t i = size; i > 1; --i)
+    std::swap(order[i - 1], order[static_cast<std::size_t>(random.below(i, i))]);
+  return order;
+}
+
+BatchPlan::BatchPlan(std::size_t size, std::size_t batch_size, std::uint64_t seed, bool shuffle)
+    : size_(size), batch_size_(batch_size), seed_(seed), shuffle_(shuffle) {
+  if (size == 0) throw Error(ErrorKind::usage, "cannot plan batches: the data set is empty");
+  if (batch_size == 0)
+    throw Error(ErrorKind::usage, "cannot plan batches: the batch size is 0, expected at least 1");
+}
+
+std::vector<std::size_t> BatchPlan::batch(std::uint64_t k) {
+  std::vector<std::size_t> indices;
+  indices.reserve(batch_size_);
+  for (std::size_t i = 0; i < batch_size_; ++i) {
+    const std::uint64_t position = k * batch_size_ + i;
+    const std::uint64_t epoch = position / size_;
+    if (order_.empty() || (shuffle_ && epoch != cached_epoch_)) {
+      order_ = epoch_order(size_, epoch, seed_, shuffle_);
+      cached_epoch_ = epoch;
+    }
+    indices.push_back(order_[position % size_]);
+  }
+  return indices;
+}
+
+std::uint64_t BatchPlan::batches_for(double epochs) const {
+  const double examples = std::ceil(epochs * static_cast<double>(size_));
+  return static_cast<std::uint64_t>(std::ceil(examples / static_cast<double>(batch_size_)));
+}
+
+}  // namespace lora

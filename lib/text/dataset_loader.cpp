@@ -1,0 +1,227 @@
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "lora/base/checked.h"
+#include "lora/base/error.h"
+#include "lora/base/mapped_file.h"
+#include "lora/base/parallel.h"
+#include "lora/format/safetensors.h"
+#include "lora/text/dataset.h"
+#include "lora/text/tokenizer.h"
+#include "text/example_reader.h"
+
+namespace lora {
+namespace {
+
+constexpr std::size_t kListedProblems = 10;
+
+// Everything that is wrong with the files of one call.
+struct Problems {
+  std::vector<std::string> lines;
+  std::string first_file;
+
+  void throw_if_any() const {
+    if (lines.empty()) return;
+    std::string message = "cannot use " + std::to_string(lines.size()) +
+                          (lines.size() == 1 ? " line" : " lines") + " of the data: ";
+    for (std::size_t i = 0; i < std::min(lines.size(), kListedProblems); ++i)
+      message.append(i == 0 ? "" : "; ").append(lines[i]);
+    if (lines.size() > kListedProblems)
+      message += " and " + std::to_string(lines.size() - kListedProblems) + " more";
+    throw Error(ErrorKind::malformed, std::move(message)).in_file(first_file);
+  }
+};
+
+std::string_view text_of(const MappedFile& file) {
+  return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
+}
+
+void load_text(const MappedFile& file, const DataOptions& options, Dataset& data) {
+  const std::string name = file.path().string();
+  if (options.loss_on == LossOn::completion)
+    throw Error(ErrorKind::usage,
+                "cannot put the loss on completions of " + name + ": a .txt file has none")
+        .in_file(name);
+  if (options.max_positions > 0 && options.seq_len > options.max_positions)
+    throw Error(ErrorKind::incompatible, "cannot cut " + name + " into blocks of " +
+                                             std::to_string(options.seq_len) +
+                                             " tokens: the model has " +
+                                             std::to_string(options.max_positions) + " positions")
+        .in_file(name)
+        .with_hint("--seq-len " + std::to_string(options.max_positions));
+  std::vector<std::int64_t> ids;
+  try {
+    ids = text::required_tokenizer(options, name).encode(text_of(file), true);
+  } catch (Error& error) {
+    throw Error(error.kind(), "cannot use " + name + ": " + error.message())
+        .in_file(name)
+        .with_hint(error.hint());
+  }
+  // The stream may be longer than the model's positions, its blocks may not.
+  DataOptions ids_only = options;
+  ids_only.max_positions = 0;
+  if (const std::string problem = ids.empty() ? "" : text::problem_with_ids(ids, ids_only);
+      !problem.empty())
+    throw Error(ErrorKind::incompatible, "cannot use " + name + ": " + problem).in_file(name);
+
+  const auto length = static_cast<std::size_t>(options.seq_len);
+  const std::size_t blocks = ids.size() / length;
+  if (blocks == 0)
+    throw Error(ErrorKind::malformed,
+                "cannot use " + name + ": it has " + std::to_string(ids.size()) +
+                    " tokens, expected at least one block of " + std::to_string(length))
+        .in_file(name)
+        .with_hint("a smaller --seq-len");
+  for (std::size_t block = 0; block < blocks; ++block) {
+    const std::size_t first = block * length;
+    const auto begin = ids.begin() + static_cast<std::ptrdiff_t>(first);
+    Example example;
+    example.input_ids.assign(begin, begin + static_cast<std::ptrdiff_t>(length));
+    example.labels = example.input_ids;
+    example.origin =
+        name + ", tokens " + std::to_string(first) + " to " + std::to_string(first + length - 1);
+    data.append(example);
+  }
+  if (const std::size_t rest = ids.size() - blocks * length; rest != 0)
+    data.notes.push_back(name + ": the last " + std::to_string(rest) + " of " +
+                         std::to_string(ids.size()) +
+                         " tokens do not fill a block and are left out");
+}
+
+struct Line {
+  std::string_view text;
+  std::size_t number;
+};
+
+std::vector<Line> lines_of(std::string_view text) {
+  std::vector<Line> lines;
+  std::size_t number = 0;
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find('\n'), text.size());
+    const std::string_view line = text.substr(0, end);
+    ++number;
+    if (line.find_first_not_of(" \t\r") != std::string_view::npos) lines.push_back({line, number});
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return lines;
+}
+
+void load_lines(const MappedFile& file, const DataOptions& options, Dataset& data,
+                Problems& problems) {
+  const std::string name = file.path().string();
+  const std::vector<Line> lines = lines_of(text_of(file));
+  // A few lines at a time: a thread that takes one line a turn spends its time on taking turns.
+  constexpr std::size_t kLinesPerTurn = 64;
+  std::vector<text::LineResult> results(lines.size());
+  parallel_for((lines.size() + kLinesPerTurn - 1) / kLinesPerTurn, options.threads,
+               [&](std::size_t turn) {
+                 const std::size_t end = std::min(lines.size(), (turn + 1) * kLinesPerTurn);
+                 for (std::size_t i = turn * kLinesPerTurn; i < end; ++i)
+                   results[i] = text::read_example(
+                       lines[i].text, name + ":" + std::to_string(lines[i].number), options);
+               });
+  std::size_t cut = 0;
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    const text::LineResult& result = results[i];
+    const std::string origin = name + ":" + std::to_string(lines[i].number);
+    if (!result.problem.empty()) {
+      if (problems.lines.empty()) problems.first_file = name;
+      problems.lines.push_back(origin + ": " + result.problem);
+      continue;
+    }
+    if (result.tokens_before_cut > options.seq_len) {
+      data.truncated.push_back({origin, result.tokens_before_cut});
+      ++cut;
+    }
+    data.append(result.example);
+  }
+  if (cut != 0)
+    data.notes.push_back(name + ": " + std::to_string(cut) + " of " + std::to_string(lines.size()) +
+                         " examples are longer than " + std::to_string(options.seq_len) +
+                         " tokens and were cut, the first at " +
+                         data.truncated[data.truncated.size() - cut].origin);
+}
+
+Tensor joined(const Tensor& a, const Tensor& b) {
+  std::vector<std::byte> bytes(a.bytes.begin(), a.bytes.end());
+  bytes.insert(bytes.end(), b.bytes.begin(), b.bytes.end());
+  std::vector<std::int64_t> shape = a.shape;
+  shape[0] += b.shape[0];
+  return Tensor::from_bytes(a.dtype, std::move(shape), std::move(bytes));
+}
+
+void load_table(const std::filesystem::path& path, Dataset& data) {
+  const SafetensorsFile file = read_safetensors(path);
+  for (const char* name : {"x", "y"})
+    if (!file.tensors.contains(name))
+      throw Error(ErrorKind::malformed, "cannot use " + path.string() +
+                                            " as training data: it has no tensor \"" + name + "\"")
+          .in_file(path.string())
+          .in_tensor(name);
+  Dataset table;
+  table.set_table(file.tensors.at("x"), file.tensors.at("y"), path.string());
+  if (!data.is_tabular) {
+    data.set_table(table.x, table.y, path.string());
+    return;
+  }
+  const auto same_row = [](const Tensor& a, const Tensor& b) {
+    return a.dtype == b.dtype && a.shape.size() == b.shape.size() &&
+           std::equal(a.shape.begin() + 1, a.shape.end(), b.shape.begin() + 1);
+  };
+  if (!same_row(data.x, table.x) || !same_row(data.y, table.y))
+    throw Error(ErrorKind::incompatible, "cannot join " + path.string() +
+                                             " to the data before it: its rows have another shape "
+                                             "or dtype")
+        .in_file(path.string());
+  data.set_table(joined(data.x, table.x), joined(data.y, table.y), data.origin_of_table());
+}
+
+}  // namespace
+
+Dataset load_dataset(const std::vector<std::filesystem::path>& files, const DataOptions& options) {
+  if (files.empty()) throw Error(ErrorKind::usage, "cannot load training data: no file was given");
+  if (options.seq_len < 2)
+    throw Error(ErrorKind::usage, "cannot load training data: seq-len is " +
+                                      std::to_string(options.seq_len) + ", expected at least 2");
+  const auto count = [&](std::string_view ending) {
+    return std::count_if(files.begin(), files.end(),
+                         [&](const auto& file) { return file.extension() == ending; });
+  };
+  for (const auto& file : files)
+    if (const auto ending = file.extension();
+        ending != ".txt" && ending != ".jsonl" && ending != ".safetensors")
+      throw Error(ErrorKind::usage, "cannot load training data from " + file.string() +
+                                        ": expected a name that ends in .txt, .jsonl or "
+                                        ".safetensors")
+          .in_file(file.string());
+  const auto all = static_cast<std::ptrdiff_t>(files.size());
+  if (const auto tables = count(".safetensors"); tables != 0 && tables != all)
+    throw Error(ErrorKind::usage,
+                "cannot load training data: .safetensors and token files cannot be mixed");
+
+  Dataset data;
+  Problems problems;
+  for (const auto& path : files) {
+    const auto mapped = MappedFile::open(path);
+    const std::size_t before = data.size();
+    if (path.extension() == ".txt") {
+      load_text(*mapped, options, data);
+    } else if (path.extension() == ".jsonl") {
+      load_lines(*mapped, options, data, problems);
+    } else {
+      load_table(path, data);
+    }
+    data.files.push_back(
+        {path, sha256(mapped->bytes()), mapped->bytes().size(), data.size() - before});
+  }
+  problems.throw_if_any();
+  data.is_block_stream = count(".txt") == all;
+  if (data.size() == 0)
+    throw Error(ErrorKind::malformed,
+                "cannot train on " + files.front().string() + ": it holds no examples")
+        .in_file(files.front().string());
+  return data;
+}
+
+}  // namespace lora

@@ -1,0 +1,222 @@
+#include "text/example_reader.h"
+
+#include <algorithm>
+#include <initializer_list>
+#include <limits>
+
+#include "lora/base/error.h"
+#include "lora/format/json.h"
+#include "lora/text/chat_template.h"
+#include "lora/text/tokenizer.h"
+
+namespace lora::text {
+namespace {
+
+// Carries the reason why one line cannot be used.
+struct BadLine {
+  std::string reason;
+};
+
+const std::string& text_member(const Json& line, std::string_view key) {
+  const Json* value = line.find(key);
+  if (value == nullptr) throw BadLine{"it has no \"" + std::string(key) + "\""};
+  const std::string* text = value->as_string();
+  if (text == nullptr)
+    throw BadLine{"\"" + std::string(key) + "\" is " + std::string(value->type_name()) +
+                  ", expected a string"};
+  return *text;
+}
+
+std::vector<std::int64_t> integers(const Json& value, std::string_view key) {
+  const JsonArray* array = value.as_array();
+  if (array == nullptr)
+    throw BadLine{"\"" + std::string(key) + "\" is " + std::string(value.type_name()) +
+                  ", expected an array of integers"};
+  std::vector<std::int64_t> out;
+  out.reserve(array->size());
+  for (const Json& item : *array) {
+    const auto integer = item.as_int();
+    if (!integer)
+      throw BadLine{"\"" + std::string(key) + "\" holds " + std::string(item.type_name()) +
+                    " at index " + std::to_string(out.size()) + ", expected an integer"};
+    out.push_back(*integer);
+  }
+  return out;
+}
+
+std::vector<std::int64_t> ids_with_end(const std::string& text, const Tokenizer& tokenizer) {
+  std::vector<std::int64_t> ids = tokenizer.encode(text, true);
+  const auto eos = tokenizer.eos_id();
+  if (eos && (ids.empty() || ids.back() != *eos)) ids.push_back(*eos);
+  return ids;
+}
+
+std::size_t common_prefix(const std::vector<std::int64_t>& a, const std::vector<std::int64_t>& b) {
+  const std::size_t limit = std::min(a.size(), b.size());
+  return static_cast<std::size_t>(
+      std::mismatch(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(limit), b.begin()).first -
+      a.begin());
+}
+
+Example of_text(const Json& line, const DataOptions& options) {
+  if (options.loss_on == LossOn::completion)
+    throw BadLine{
+        "\"text\" has no completion for the loss, expected prompt and completion or "
+        "messages"};
+  const Tokenizer& tokenizer = required_tokenizer(options, "text");
+  Example example;
+  example.input_ids = ids_with_end(text_member(line, "text"), tokenizer);
+  example.labels = example.input_ids;
+  return example;
+}
+
+// Prompt and completion are tokenized as one text, as the model will see them. A token that spans
+// the seam belongs to the completion: it is the first that the prompt alone does not have.
+Example of_completion(const Json& line, const DataOptions& options) {
+  const Tokenizer& tokenizer = required_tokenizer(options, "prompt and completion");
+  const std::string& prompt = text_member(line, "prompt");
+  const std::string& completion = text_member(line, "completion");
+  if (completion.empty()) throw BadLine{"\"completion\" is empty"};
+  Example example;
+  example.input_ids = ids_with_end(prompt + completion, tokenizer);
+  example.labels = example.input_ids;
+  if (options.loss_on == LossOn::completion) {
+    const std::size_t masked = common_prefix(tokenizer.encode(prompt, true), example.input_ids);
+    std::fill_n(example.labels.begin(), masked, kNoLabel);
+  }
+  return example;
+}
+
+void check_messages(const Json& messages) {
+  const JsonArray* turns = messages.as_array();
+  if (turns == nullptr)
+    throw BadLine{"\"messages\" is " + std::string(messages.type_name()) + ", expected an array"};
+  if (turns->empty()) throw BadLine{"\"messages\" is empty"};
+  for (std::size_t i = 0; i < turns->size(); ++i) {
+    const Json* role = (*turns)[i].find("role");
+    if (role == nullptr || !role->is_string())
+      throw BadLine{"message " + std::to_string(i) + " has no \"role\" string"};
+    if ((*turns)[i].find("content") == nullptr && (*turns)[i].find("tool_calls") == nullptr)
+      throw BadLine{"message " + std::to_string(i) + " has no \"content\""};
+  }
+}
+
+Example of_messages(const Json& line, const DataOptions& options) {
+  const Tokenizer& tokenizer = required_tokenizer(options, "messages");
+  if (options.chat_template == nullptr)
+    throw Error(ErrorKind::incompatible, "cannot use \"messages\": the base has no chat template")
+        .with_hint("add chat_template.jinja to the base, or write prompt and completion");
+  const Json& messages = *line.find("messages");
+  check_messages(messages);
+  ChatOptions chat;
+  chat.bos_token = tokenizer.bos_token();
+  chat.eos_token = tokenizer.eos_token();
+  if (const Json* tools = line.find("tools")) chat.variables["tools"] = *tools;
+  const RenderedChat rendered = options.chat_template->render(messages, chat);
+  Example example;
+  example.input_ids = tokenizer.encode(rendered.text, false);
+  example.labels = example.input_ids;
+  if (options.loss_on == LossOn::all) return example;
+  std::fill(example.labels.begin(), example.labels.end(), kNoLabel);
+  const std::string_view text = rendered.text;
+  // A prefix of the text has the tokens of the whole up to the first that reaches over its end.
+  for (const TextRange& range :
+       assistant_ranges(*options.chat_template, messages, chat, rendered)) {
+    const std::size_t begin =
+        common_prefix(tokenizer.encode(text.substr(0, range.begin), false), example.input_ids);
+    const std::size_t end =
+        common_prefix(tokenizer.encode(text.substr(0, range.end), false), example.input_ids);
+    for (std::size_t i = begin; i < end; ++i) example.labels[i] = example.input_ids[i];
+  }
+  return example;
+}
+
+Example of_ids(const Json& line, const DataOptions& options) {
+  Example example;
+  example.input_ids = integers(*line.find("input_ids"), "input_ids");
+  const Json* labels = line.find("labels");
+  if (labels == nullptr && options.loss_on == LossOn::completion)
+    throw BadLine{"\"input_ids\" without \"labels\" has no completion for the loss"};
+  example.labels = labels ? integers(*labels, "labels") : example.input_ids;
+  if (example.labels.size() != example.input_ids.size())
+    throw BadLine{"\"labels\" has " + std::to_string(example.labels.size()) +
+                  " entries and \"input_ids\" " + std::to_string(example.input_ids.size())};
+  return example;
+}
+
+Example read(const Json& line, const DataOptions& options) {
+  if (!line.is_object())
+    throw BadLine{"it is " + std::string(line.type_name()) + ", expected an object"};
+  if (line.find("input_ids")) return of_ids(line, options);
+  if (line.find("messages")) return of_messages(line, options);
+  if (line.find("prompt") || line.find("completion")) return of_completion(line, options);
+  if (line.find("text")) return of_text(line, options);
+  throw BadLine{"it has none of the keys text, prompt and completion, messages, input_ids"};
+}
+
+void require_usable(const Example& example, const DataOptions& options) {
+  if (const std::string problem = problem_with_ids(example.input_ids, options); !problem.empty())
+    throw BadLine{problem};
+  for (const std::int64_t label : example.labels) {
+    if (label == kNoLabel) continue;
+    if (label < 0 || (options.vocab_size > 0 && label >= options.vocab_size) ||
+        label > std::numeric_limits<std::int32_t>::max())
+      throw BadLine{"label " + std::to_string(label) + " is neither a token nor -100"};
+  }
+  const bool has_loss = std::any_of(example.labels.begin() + 1, example.labels.end(),
+                                    [](std::int64_t label) { return label != kNoLabel; });
+  if (!has_loss)
+    throw BadLine{"no position of its " + std::to_string(example.input_ids.size()) +
+                  " tokens (at most " + std::to_string(options.seq_len) +
+                  " are kept) carries a loss"};
+}
+
+}  // namespace
+
+const Tokenizer& required_tokenizer(const DataOptions& options, const std::string& what) {
+  if (options.tokenizer == nullptr)
+    throw Error(ErrorKind::incompatible,
+                "cannot tokenize " + what + ": the base has no tokenizer.json")
+        .with_hint("give data as input_ids, or add tokenizer.json to the base");
+  return *options.tokenizer;
+}
+
+std::string problem_with_ids(const std::vector<std::int64_t>& ids, const DataOptions& options) {
+  if (ids.empty()) return "it has no tokens";
+  const std::int64_t limit =
+      options.vocab_size > 0 ? options.vocab_size : std::numeric_limits<std::int32_t>::max();
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    if (ids[i] < 0 || ids[i] >= limit)
+      return "token id " + std::to_string(ids[i]) + " at index " + std::to_string(i) +
+             " is not below the vocabulary size " + std::to_string(limit);
+  if (options.max_positions > 0 && static_cast<std::int64_t>(ids.size()) > options.max_positions)
+    return "it has " + std::to_string(ids.size()) + " tokens, the model has " +
+           std::to_string(options.max_positions) + " positions";
+  return {};
+}
+
+LineResult read_example(std::string_view line, const std::string& origin,
+                        const DataOptions& options) {
+  LineResult result;
+  try {
+    result.example = read(parse_json(line, origin), options);
+    result.example.origin = origin;
+    result.tokens_before_cut = static_cast<std::int64_t>(result.example.input_ids.size());
+    if (result.tokens_before_cut > options.seq_len) {
+      result.example.input_ids.resize(static_cast<std::size_t>(options.seq_len));
+      result.example.labels.resize(static_cast<std::size_t>(options.seq_len));
+    }
+    require_usable(result.example, options);
+  } catch (const BadLine& bad) {
+    result.problem = bad.reason;
+  } catch (const Error& error) {
+    const bool is_about_base =
+        options.tokenizer == nullptr ||
+        (options.chat_template == nullptr && error.kind() == ErrorKind::incompatible);
+    if (is_about_base && error.kind() != ErrorKind::malformed) throw;
+    result.problem = error.message();
+  }
+  return result;
+}
+
+}  // namespace lora::text
