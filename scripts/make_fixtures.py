@@ -137,9 +137,109 @@ def make_sharded(directory):
     (directory / "splits.json").write_text(json.dumps(cases))
 
 
+# What torch saves and a state dict cannot hold; the zip form alone is enough to show that.
+REFUSED = ("conjugate", "complex128", "sparse", "hostile")
+
+
+def make_torch(directory):
+    """Files of torch.save, one property each.
+
+    The legacy files name storages by their address, so those alone differ from run to run.
+    """
+    import argparse
+    import collections
+
+    import torch
+
+    class Command:
+        def __reduce__(self):
+            return os.system, ("touch executed",)
+
+    def save(name, value, **options):
+        torch.save(value, directory / f"{name}.pt", **options)
+        if name not in REFUSED and not options:
+            path = directory / f"legacy_{name}.pt"
+            torch.save(value, path, _use_new_zipfile_serialization=False)
+
+    def every_dtype(shape):
+        return {
+            name: patterned(getattr(torch, torch_name), shape)
+            for name, torch_name in TORCH_DTYPES.items()
+        }
+
+    def with_attribute(tensor):
+        tensor.note = "kept by Python, dropped by lora"
+        return tensor
+
+    save("dtypes", every_dtype([2, 3]))
+    save("scalars", every_dtype([]))
+    save("empties", every_dtype([2, 0, 3]))
+
+    grid = torch.arange(12, dtype=torch.float32).reshape(3, 4)
+    save(
+        "views",
+        {
+            "whole": grid,
+            "tied": grid,
+            "rows": grid[1:],
+            "transposed": grid.t(),
+            "same_transposed": grid.t(),
+            "columns": grid[:, ::2],
+            "expanded": grid[:1].expand(5, 4),
+            "element": grid[1, 2],
+        },
+    )
+
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.arange(parameter.numel()).reshape(parameter.shape))
+    state = model.state_dict()
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    save("state_dict", collections.OrderedDict((k, v.clone()) for k, v in state.items()))
+    torch.save(state, directory / "metadata.pt")
+    save(
+        "nested",
+        {
+            "epoch": 3,
+            "model": dict(state, step=7),
+            "optimizer": optimizer.state_dict(),
+            "best": None,
+            "lr": 0.5,
+            "large": 2**40,
+            "huge": 2**80,
+            "negative": -70000,
+            "history": [1, "two", (3.0, True)],
+            "shape": torch.Size([1, 2]),
+            "dtype": torch.bfloat16,
+            "device": torch.device("cpu"),
+            "done": {1, 2},
+            "raw": b"\xff",
+            "counts": collections.Counter("aab"),
+        },
+    )
+    save(
+        "parameters",
+        {
+            "plain": torch.nn.Parameter(grid.clone()),
+            "parameter_with_attribute": with_attribute(torch.nn.Parameter(grid.clone())),
+            "tensor_with_attribute": with_attribute(grid.clone()),
+        },
+    )
+    save("protocol4", {"a": grid, "b": grid[1:]}, pickle_protocol=4)
+    save("protocol5", {"a": grid, "b": grid[1:]}, pickle_protocol=5)
+    save("conjugate", {"a": torch.ones(2, dtype=torch.complex64).conj()})
+    save("complex128", {"a": torch.ones(2, dtype=torch.complex128)})
+    save("sparse", {"a": torch.eye(2).to_sparse()})
+    save("hostile", {"a": grid, "b": Command(), "c": argparse.Namespace(x=1)})
+
+
 SECTIONS = {
     "safetensors": make_safetensors,
     "sharded": make_sharded,
+    "torch": make_torch,
 }
 
 
