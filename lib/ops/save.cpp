@@ -4,30 +4,24 @@
 #include <set>
 
 #include "lora/adapter/manifest.h"
-#include "lora/adapter/targets.h"
 #include "lora/base/error.h"
 #include "lora/base/parallel.h"
 #include "lora/checkpoint/base_lock.h"
 #include "lora/checkpoint/checkpoint.h"
 #include "lora/engine.h"
+#include "lora/ops/fit.h"
 #include "lora/ops/statistics.h"
+#include "ops/rules/rule.h"
 #include "ops/save_config.h"
 #include "ops/state_dict.h"
 
 namespace lora {
 namespace {
 
-std::string joined(const std::vector<std::string>& items) {
-  constexpr std::size_t kShown = 5;
-  std::string text;
-  for (std::size_t i = 0; i < items.size() && i < kShown; ++i) text += (i ? ", " : "") + items[i];
-  if (items.size() > kShown) text += " and " + std::to_string(items.size() - kShown) + " more";
-  return text;
-}
-
 class Saving {
  public:
-  explicit Saving(const SaveOptions& options) : options_(options), source_(options.source.string()) {
+  explicit Saving(const SaveOptions& options)
+      : options_(options), source_(options.source.string()) {
     report_.output = options.output;
   }
 
@@ -36,7 +30,7 @@ class Saving {
     read();
     check_tensors();
     check_config();
-    if (options_.base) check_base();
+    if (options_.base) require_fit(report_.adapter, *options_.base);
     if (!options_.bare) record();
     for (const auto& [key, tensor] : report_.adapter.tensors) report_.bytes += tensor.bytes.size();
     if (!options_.dry_run) write();
@@ -46,13 +40,19 @@ class Saving {
  private:
   void read() {
     if (is_adapter_directory(options_.source)) {
+      if (options_.flags.alpha || options_.flags.use_rslora || options_.flags.task)
+        throw Error(ErrorKind::usage, "cannot apply --alpha, --rslora or --task to " + source_ +
+                                          ": an adapter says these itself")
+            .in_file(source_)
+            .with_hint("--adapter-config replaces its configuration");
       Adapter adapter = open_adapter(options_.source);
       previous_ = read_manifest(options_.source);
       for (const std::string& key : adapter.unclean_keys)
         for (const std::string& wrapper : parse_key(key).wrappers) unwrapped_.insert(wrapper);
       report_.unwrapped.assign(unwrapped_.begin(), unwrapped_.end());
       AdapterConfig config = options_.config.value_or(adapter.config);
-      report_.adapter = make_adapter(std::move(config), std::move(adapter.tensors), options_.source);
+      report_.adapter =
+          make_adapter(std::move(config), std::move(adapter.tensors), options_.source);
       return;
     }
     const AdapterConfig* given = options_.config ? &*options_.config : nullptr;
@@ -96,7 +96,8 @@ class Saving {
         faults.push_back(floats[i]->first + ": not finite at element " + std::to_string(bad[i]));
     if (adapter.modules.empty() && faults.empty()) faults.push_back("no complete LoRA layer");
     if (faults.empty()) return;
-    throw Error(ErrorKind::malformed, "cannot save from " + source_ + ": " + joined(faults))
+    throw Error(ErrorKind::malformed,
+                "cannot save from " + source_ + ": " + rules::join_some(faults))
         .in_file(source_);
   }
 
@@ -112,47 +113,10 @@ class Saving {
     }
     if (faults.empty()) return;
     throw Error(ErrorKind::incompatible,
-                "cannot save from " + source_ + ": tensors and configuration disagree: " + joined(faults))
+                "cannot save from " + source_ +
+                    ": tensors and configuration disagree: " + rules::join_some(faults))
         .in_file(source_)
         .with_hint("give the adapter_config.json that belongs to these weights");
-  }
-
-  void check_base() const {
-    const ModuleList modules = list_modules(*options_.base);
-    const bool is_transformers = options_.base->config && options_.base->config->is_transformers();
-    const ResolvedTargets targets =
-        resolve_targets(report_.adapter.config, modules, is_transformers);
-    std::vector<std::string> faults;
-    std::set<std::string> expected;
-    for (const ModuleInfo& info : targets.lora) {
-      expected.insert(info.module_path);
-      const LoraModule* module = report_.adapter.find(info.module_path);
-      if (module == nullptr) {
-        faults.push_back(info.module_path + ": targeted, and the source has no weights for it");
-      } else if (module->a.shape[1] != info.in_features || module->b.shape[0] != info.out_features) {
-        faults.push_back(info.module_path + ": update [" + std::to_string(module->b.shape[0]) +
-                         ", " + std::to_string(module->a.shape[1]) + "], base [" +
-                         std::to_string(info.out_features) + ", " +
-                         std::to_string(info.in_features) + "]");
-      }
-    }
-    for (const LoraModule& module : report_.adapter.modules)
-      if (!expected.contains(module.module_path))
-        faults.push_back(module.module_path + ": not a target in this base");
-    for (const auto& [name, tensor] : report_.adapter.replacements) {
-      const Tensor* original = options_.base->find(name);
-      if (original == nullptr) {
-        faults.push_back(name + ": the base has no such parameter");
-      } else if (original->shape != tensor.shape) {
-        faults.push_back(name + ": shape " + shape_to_string(tensor.shape) + ", base " +
-                         shape_to_string(original->shape));
-      }
-    }
-    if (faults.empty()) return;
-    throw Error(ErrorKind::incompatible, "the adapter in " + source_ + " does not fit base " +
-                                             options_.base->path.string() + ": " + joined(faults))
-        .in_file(source_)
-        .with_hint("give the base this adapter was trained on");
   }
 
   void record() {
@@ -174,12 +138,7 @@ class Saving {
         report_.notes.push_back("no --base given: the identity of the base is not recorded");
     } else {
       const BaseLock lock = compute_base_lock(*options_.base, options_.threads, options_.sinks);
-      if (previous_ && previous_->base_root && *previous_->base_root != lock.root)
-        throw Error(ErrorKind::incompatible,
-                    "base " + options_.base->path.string() + " has root " + lock.root.hex() +
-                        ", " + source_ + " records " + previous_->base_root->hex())
-            .in_file(source_)
-            .with_hint("give the base this adapter was trained on");
+      if (previous_) require_recorded_base(*previous_, lock, source_, options_.base->path.string());
       manifest_.base_root = lock.root;
       for (const LoraModule& module : report_.adapter.modules) {
         const std::string name = module.module_path + ".weight";
@@ -212,7 +171,7 @@ class Saving {
     AtomicDirectory directory(options_.output, options_.write);
     write_adapter(directory, report_.adapter.config, report_.adapter.tensors);
     if (!options_.bare) {
-      directory.write(kManifestName, dump_json(to_json(manifest_)) + "\n");
+      write_manifest(directory, manifest_);
       if (probe_) write_probe(directory, *probe_);
     }
     directory.commit();

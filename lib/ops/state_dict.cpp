@@ -21,11 +21,10 @@ bool declares(const AdapterConfig& config, const ParsedKey& key, bool module_has
   const bool is_bias = key.parameter == "bias";
   if (is_bias && config.bias == BiasMode::all) return true;
   if (is_bias && config.bias == BiasMode::lora_only && module_has_lora) return true;
-  return std::any_of(config.modules_to_save.begin(), config.modules_to_save.end(),
-                     [&](const std::string& entry) {
-                       return key.module_path.ends_with(entry) ||
-                              has_component(key.module_path, entry);
-                     });
+  return std::any_of(
+      config.modules_to_save.begin(), config.modules_to_save.end(), [&](const std::string& entry) {
+        return key.module_path.ends_with(entry) || has_component(key.module_path, entry);
+      });
 }
 
 bool has_equal_values(const Tensor& a, const Tensor& b) {
@@ -66,10 +65,9 @@ AdapterPart adapter_part(const TensorMap& state_dict, const AdapterConfig* confi
   for (const auto& [entry, key] : keys) {
     const auto& [name, tensor] = *entry;
     const bool is_copy = has_component(name, "modules_to_save");
-    const bool is_original = has_component(name, "original_module");
-    const bool keep = !is_original && (key.is_lora() || is_copy ||
-                                       (config && declares(*config, key,
-                                                           with_lora.contains(key.module_path))));
+    const bool keep = key.role != KeyRole::original &&
+                      (key.is_lora() || is_copy ||
+                       (config && declares(*config, key, with_lora.contains(key.module_path))));
     if (!keep) {
       part.left_out.push_back(name);
       part.left_out_bytes += tensor.bytes.size();

@@ -102,7 +102,8 @@ void Console::raw(std::string_view text) {
 
 void Console::tagged(Tone tone, std::string_view tag, std::string_view text) {
   streams_.err << "lora" << (verb_.empty() ? "" : " ") << verb_ << ": "
-               << wrap(color_err_, tone, tag) << (tag.empty() ? "" : " ") << printable(text) << '\n';
+               << wrap(color_err_, tone, tag) << (tag.empty() ? "" : " ") << printable(text)
+               << '\n';
 }
 
 void Console::note(std::string_view text) {

@@ -34,6 +34,7 @@ struct Context {
   const GlobalOptions& global;
   Console& console;
   Sinks sinks;
+  std::vector<std::string> given;  ///< keys of the flags that were given (OptionSpec::key)
 
   /// --threads, else LORA_THREADS, else 0 (all processors this process may use).
   int threads() const;

@@ -9,12 +9,10 @@ namespace {
 Json text_or_null(const std::string& text) { return text.empty() ? Json() : Json(printable(text)); }
 
 Json error_json(const Error& error) {
-  return JsonObject{{"kind", to_string(error.kind())},
-                    {"message", printable(error.message())},
-                    {"file", text_or_null(error.file())},
-                    {"tensor", text_or_null(error.tensor())},
-                    {"hint", text_or_null(error.hint())},
-                    {"exit_code", exit_code_of(error.kind())}};
+  return JsonObject{
+      {"kind", to_string(error.kind())},    {"message", printable(error.message())},
+      {"file", text_or_null(error.file())}, {"tensor", text_or_null(error.tensor())},
+      {"hint", text_or_null(error.hint())}, {"exit_code", exit_code_of(error.kind())}};
 }
 
 }  // namespace

@@ -16,8 +16,8 @@ namespace lora::cli {
 namespace {
 
 Error bad_value(std::string_view label, const std::string& found, const std::string& expected) {
-  return Error(ErrorKind::usage, "cannot use \"" + found + "\" for " + std::string(label) +
-                                     ", expected " + expected);
+  return Error(ErrorKind::usage,
+               "cannot use \"" + found + "\" for " + std::string(label) + ", expected " + expected);
 }
 
 std::vector<std::string> split_names(std::string_view names) {
@@ -31,9 +31,8 @@ std::vector<std::string> split_names(std::string_view names) {
 }
 
 std::string longest(const std::vector<std::string>& names) {
-  return *std::max_element(names.begin(), names.end(), [](const auto& a, const auto& b) {
-    return a.size() < b.size();
-  });
+  return *std::max_element(names.begin(), names.end(),
+                           [](const auto& a, const auto& b) { return a.size() < b.size(); });
 }
 
 std::string short_number(double value) {
@@ -153,11 +152,11 @@ OptionSpec& OptionSet::text(std::string_view names, std::optional<std::string>& 
 OptionSpec& OptionSet::choice(std::string_view names, std::string& target,
                               std::vector<std::string> choices, std::string help) {
   const std::string label = longest(split_names(names));
-  OptionSpec& spec = add(names, "", std::move(help), Arity::one,
-                         [&target, label, choices](const auto& values) {
-                           check_choice(label, values.back(), choices);
-                           target = values.back();
-                         });
+  OptionSpec& spec =
+      add(names, "", std::move(help), Arity::one, [&target, label, choices](const auto& values) {
+        check_choice(label, values.back(), choices);
+        target = values.back();
+      });
   spec.default_text = target;
   spec.choices = std::move(choices);
   return spec;
@@ -166,11 +165,11 @@ OptionSpec& OptionSet::choice(std::string_view names, std::string& target,
 OptionSpec& OptionSet::choice(std::string_view names, std::optional<std::string>& target,
                               std::vector<std::string> choices, std::string help) {
   const std::string label = longest(split_names(names));
-  OptionSpec& spec = add(names, "", std::move(help), Arity::one,
-                         [&target, label, choices](const auto& values) {
-                           check_choice(label, values.back(), choices);
-                           target = values.back();
-                         });
+  OptionSpec& spec =
+      add(names, "", std::move(help), Arity::one, [&target, label, choices](const auto& values) {
+        check_choice(label, values.back(), choices);
+        target = values.back();
+      });
   spec.choices = std::move(choices);
   return spec;
 }
@@ -178,10 +177,10 @@ OptionSpec& OptionSet::choice(std::string_view names, std::optional<std::string>
 OptionSpec& OptionSet::integer(std::string_view names, std::int64_t& target, std::int64_t minimum,
                                std::string help) {
   const std::string label = longest(split_names(names));
-  OptionSpec& spec = add(names, "N", std::move(help), Arity::one,
-                         [&target, label, minimum](const auto& values) {
-                           target = parse_integer(label, values.back(), minimum);
-                         });
+  OptionSpec& spec =
+      add(names, "N", std::move(help), Arity::one, [&target, label, minimum](const auto& values) {
+        target = parse_integer(label, values.back(), minimum);
+      });
   spec.default_text = std::to_string(target);
   return spec;
 }
@@ -197,10 +196,10 @@ OptionSpec& OptionSet::integer(std::string_view names, std::optional<std::int64_
 
 OptionSpec& OptionSet::seed(std::string_view names, std::uint64_t& target, std::string help) {
   const std::string label = longest(split_names(names));
-  OptionSpec& spec = add(names, "N", std::move(help), Arity::one,
-                         [&target, label](const auto& values) {
-                           target = static_cast<std::uint64_t>(parse_integer(label, values.back(), 0));
-                         });
+  OptionSpec& spec =
+      add(names, "N", std::move(help), Arity::one, [&target, label](const auto& values) {
+        target = static_cast<std::uint64_t>(parse_integer(label, values.back(), 0));
+      });
   spec.default_text = std::to_string(target);
   return spec;
 }
@@ -216,8 +215,8 @@ OptionSpec& OptionSet::number(std::string_view names, double& target, double min
   return spec;
 }
 
-OptionSpec& OptionSet::number(std::string_view names, std::optional<double>& target,
-                              double minimum, double maximum, std::string help) {
+OptionSpec& OptionSet::number(std::string_view names, std::optional<double>& target, double minimum,
+                              double maximum, std::string help) {
   const std::string label = longest(split_names(names));
   return add(names, "X", std::move(help), Arity::one,
              [&target, label, minimum, maximum](const auto& values) {
@@ -227,25 +226,23 @@ OptionSpec& OptionSet::number(std::string_view names, std::optional<double>& tar
 
 OptionSpec& OptionSet::size(std::string_view names, std::uint64_t& target, std::string help) {
   const std::string label = longest(split_names(names));
-  return add(names, "SIZE", std::move(help), Arity::one, [&target, label](const auto& values) {
-    target = parse_size(label, values.back());
-  });
+  return add(names, "SIZE", std::move(help), Arity::one,
+             [&target, label](const auto& values) { target = parse_size(label, values.back()); });
 }
 
 OptionSpec& OptionSet::list(std::string_view names, std::vector<std::string>& target,
                             std::string metavar, std::string help) {
-  return add(names, std::move(metavar), std::move(help), Arity::one,
-             [&target](const auto& values) {
-               target.clear();
-               for (const std::string& value : values) {
-                 if (value.starts_with("re:")) {
-                   target.push_back(value);
-                   continue;
-                 }
-                 for (const std::string& item : split_names(value))
-                   if (!item.empty()) target.push_back(item);
-               }
-             });
+  return add(names, std::move(metavar), std::move(help), Arity::one, [&target](const auto& values) {
+    target.clear();
+    for (const std::string& value : values) {
+      if (value.starts_with("re:")) {
+        target.push_back(value);
+        continue;
+      }
+      for (const std::string& item : split_names(value))
+        if (!item.empty()) target.push_back(item);
+    }
+  });
 }
 
 OptionSpec& OptionSet::many(std::string_view names, std::vector<std::string>& target,

@@ -1,6 +1,6 @@
-// The flags and arguments of a verb, declared once: parsing, help, completion and settings files all
-// read this table. Values are checked when they are assigned, and every complaint is Error(usage)
-// that names the flag, what was found and what was expected.
+// The flags and arguments of a verb, declared once: parsing, help, completion and settings files
+// all read this table. Values are checked when they are assigned, and every complaint is
+// Error(usage) that names the flag, what was found and what was expected.
 #pragma once
 
 #include <cstdint>

@@ -164,7 +164,8 @@ void parse_options(const std::vector<std::string>& arguments, const OptionSet& o
   for (Bound& entry : bound) {
     if (entry.spec->arity == Arity::flag) {
       entry.values.assign(entry.option->count(), "");
-    } else if (entry.spec->arity == Arity::one && entry.option->count() > 0 && entry.values.empty()) {
+    } else if (entry.spec->arity == Arity::one && entry.option->count() > 0 &&
+               entry.values.empty()) {
       throw Error(ErrorKind::usage, "flag " + entry.spec->label() + " needs a value");
     }
     if (!entry.values.empty()) {

@@ -9,8 +9,8 @@
 
 namespace lora::cli {
 
-/// Arguments taken apart: what stands before the verb moves behind it, so that `lora --json verify X`
-/// and `lora verify X --json` mean the same.
+/// Arguments taken apart: what stands before the verb moves behind it, so that `lora --json verify
+/// X` and `lora verify X --json` mean the same.
 struct Request {
   std::string verb;  ///< empty when none was given
   std::vector<std::string> arguments;
@@ -23,8 +23,8 @@ Request split_request(const std::vector<std::string>& arguments, const OptionSet
 /// superfluous arguments and bad values.
 void parse_options(const std::vector<std::string>& arguments, const OptionSet& options);
 
-/// Arguments for the keys of a settings file that `arguments` do not give themselves: top-level keys
-/// and those in the table named like the verb. Unknown keys are Error(usage).
+/// Arguments for the keys of a settings file that `arguments` do not give themselves: top-level
+/// keys and those in the table named like the verb. Unknown keys are Error(usage).
 std::vector<std::string> settings_arguments(const std::string& path, const std::string& verb,
                                             const std::vector<std::string>& arguments,
                                             const OptionSet& options);

@@ -56,8 +56,7 @@ void ProgressLine::progress(std::uint64_t done, std::uint64_t total, std::string
     text += "/" + amount(total) + (unit_ == "B" ? "" : " " + unit_);
     const double elapsed = std::chrono::duration<double>(now - start_).count();
     if (done > 0 && done < total) {
-      const double left =
-          elapsed / static_cast<double>(done) * static_cast<double>(total - done);
+      const double left = elapsed / static_cast<double>(done) * static_cast<double>(total - done);
       text += ", " + duration_text(left) + " left";
     }
   }

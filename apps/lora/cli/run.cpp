@@ -28,9 +28,10 @@ Error unknown_verb(const std::string& name) {
 
 // --json decides the shape of the answer even when nothing else can be parsed.
 bool asks_for_json(const std::vector<std::string>& arguments) {
-  return std::any_of(arguments.begin(), arguments.end(), [](const std::string& token) {
-           return token == "--json" || token == "--format=json";
-         }) ||
+  return std::any_of(arguments.begin(), arguments.end(),
+                     [](const std::string& token) {
+                       return token == "--json" || token == "--format=json";
+                     }) ||
          std::adjacent_find(arguments.begin(), arguments.end(),
                             [](const std::string& a, const std::string& b) {
                               return a == "--format" && b == "json";
@@ -44,8 +45,8 @@ LogLevel log_level(const GlobalOptions& global, const Streams& streams) {
   if (level == "debug") return LogLevel::debug;
   if (level == "info") return LogLevel::info;
   if (level != "warning")
-    throw Error(ErrorKind::usage, "cannot use \"" + level +
-                                      "\" for LORA_LOG, expected debug, info or warning");
+    throw Error(ErrorKind::usage,
+                "cannot use \"" + level + "\" for LORA_LOG, expected debug, info or warning");
   return LogLevel::warning;
 }
 
@@ -74,8 +75,8 @@ void answer_help(const Request& request, const Streams& streams) {
 void answer_completion(const Request& request, const Streams& streams) {
   const std::string shell = request.arguments.empty() ? "" : request.arguments.front();
   if (shell != "bash" && shell != "zsh" && shell != "fish")
-    throw Error(ErrorKind::usage, "cannot make completions for \"" + shell +
-                                      "\", expected bash, zsh or fish")
+    throw Error(ErrorKind::usage,
+                "cannot make completions for \"" + shell + "\", expected bash, zsh or fish")
         .with_hint("source <(lora completion bash)");
   streams.out << completion_script(shell);
 }
@@ -99,7 +100,9 @@ Outcome run_verb(const Verb& verb, const Request& request, const Streams& stream
   parse_options(arguments, options);
   console.configure({asks_for_json(arguments), global.quiet, global.color});
   const auto log = make_log(console, log_level(global, streams), global.log_json);
-  Context context{streams, global, console, Sinks{log.get(), nullptr, streams.cancel}};
+  Context context{streams, global, console, Sinks{log.get(), nullptr, streams.cancel}, {}};
+  for (const OptionSpec& spec : options.specs())
+    if (is_given(spec, arguments)) context.given.push_back(spec.key());
   return command->run(context);
 }
 

@@ -54,7 +54,8 @@ class SettingsReader {
 
  private:
   void skip_space() {
-    while (!rest_.empty() && (rest_.front() == ' ' || rest_.front() == '\t')) rest_.remove_prefix(1);
+    while (!rest_.empty() && (rest_.front() == ' ' || rest_.front() == '\t'))
+      rest_.remove_prefix(1);
   }
   bool at_end() const { return rest_.empty() || rest_.front() == '#'; }
 
@@ -170,7 +171,8 @@ std::vector<std::string> settings_arguments(const std::string& path, const std::
       Error error(ErrorKind::usage, "cannot read settings file " + path + ", line " +
                                         std::to_string(setting.line) + ": unknown key " +
                                         setting.key + " for lora " + verb);
-      if (const auto close = closest(setting.key, keys)) error.with_hint("did you mean " + *close + "?");
+      if (const auto close = closest(setting.key, keys))
+        error.with_hint("did you mean " + *close + "?");
       throw error.in_file(path);
     }
     if (is_given(*found, arguments)) continue;

@@ -32,8 +32,7 @@ std::string version_text(bool detailed, bool json, const Streams& streams) {
     std::string engine;
     std::string libtorch;
     try {
-      const EngineInfo info =
-          load_engine(streams.environment("LORA_ENGINE").value_or("")).info();
+      const EngineInfo info = load_engine(streams.environment("LORA_ENGINE").value_or("")).info();
       engine = "available";
       libtorch = info.libtorch_version + " (" + info.cpu_capability + ")";
     } catch (const Error& error) {

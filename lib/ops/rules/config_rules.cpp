@@ -8,7 +8,8 @@ namespace {
 void unknown_keys(const Subject& subject, Report& report) {
   const auto unknown = subject.adapter.config.unknown_fields();
   if (unknown.empty()) return;
-  report.add("adapter_config.json has fields that PEFT 0.21.2 does not know: " + join_some(unknown));
+  report.add("adapter_config.json has fields that PEFT 0.21.2 does not know: " +
+             join_some(unknown));
 }
 
 void rank_disagrees(const Subject& subject, Report& report) {
@@ -28,7 +29,8 @@ void scaling_changed(const Subject& subject, Report& report) {
   for (const LoraModule& module : subject.adapter.modules) {
     const auto recorded = subject.manifest->scaling.find(module.module_path);
     if (recorded == subject.manifest->scaling.end()) continue;
-    if (std::fabs(module.scaling - recorded->second) <= 1e-9 * std::fabs(recorded->second)) continue;
+    if (std::fabs(module.scaling - recorded->second) <= 1e-9 * std::fabs(recorded->second))
+      continue;
     if (changed.empty())
       example = "scaling is " + figure(module.scaling) + " (alpha " + figure(module.alpha) +
                 ", rank " + std::to_string(module.rank) + "), the record says " +
@@ -36,9 +38,9 @@ void scaling_changed(const Subject& subject, Report& report) {
     changed.push_back(module.module_path);
   }
   if (changed.empty()) return;
-  report.add(example + ", in " + std::to_string(changed.size()) +
-                 " modules: " + join_some(changed, 3),
-             {.tensor = {}, .module = changed.front(), .hint = {}, .severity = {}});
+  report.add(
+      example + ", in " + std::to_string(changed.size()) + " modules: " + join_some(changed, 3),
+      {.tensor = {}, .module = changed.front(), .hint = {}, .severity = {}});
 }
 
 void dead_entries(const Subject& subject, Report& report) {
@@ -53,9 +55,8 @@ void dead_saved_entries(const Subject& subject, Report& report) {
   // PEFT itself adds these two for classification tasks, whatever the model calls its head.
   const auto& task = subject.adapter.config.task_type;
   if (task == "SEQ_CLS" || task == "TOKEN_CLS")
-    std::erase_if(dead, [](const std::string& name) {
-      return name == "classifier" || name == "score";
-    });
+    std::erase_if(dead,
+                  [](const std::string& name) { return name == "classifier" || name == "score"; });
   if (dead.empty()) return;
   report.add("modules_to_save entries match no module of the base: " + join_some(dead));
 }
@@ -75,7 +76,8 @@ const std::vector<Rule>& config_rules() {
         "correct adapter_config.json"},
        nullptr},
       {{"LV202", "config-unknown-key", Severity::note, "the fields of adapter_config.json",
-        "A field is unknown to PEFT 0.21.2, which ignores it even where it would change the result.",
+        "A field is unknown to PEFT 0.21.2, which ignores it even where it would change the "
+        "result.",
         "check which tool wrote it; remove the field if it means nothing"},
        unknown_keys},
       {{"LV203", "rank-mismatch", Severity::error, "r and rank_pattern against the tensors' shapes",
@@ -88,8 +90,7 @@ const std::vector<Rule>& config_rules() {
         "restore lora_alpha, r, use_rslora and the patterns as recorded"},
        scaling_changed},
       {{"LV205", "target-entry-dead", Severity::warning, "target_modules against the base",
-        "An entry selects nothing; it may be a typing error.",
-        "correct or remove the entry"},
+        "An entry selects nothing; it may be a typing error.", "correct or remove the entry"},
        dead_entries},
       {{"LV206", "modules-to-save-dead", Severity::warning, "modules_to_save against the base",
         "An entry selects nothing; a head that was meant to be saved may be missing.",

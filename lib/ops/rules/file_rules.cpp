@@ -5,8 +5,7 @@ namespace {
 
 void pickle_container(const Subject& subject, Report& report) {
   if (!subject.adapter.is_pickle) return;
-  report.add("weights are a pickle container (" +
-             subject.adapter.weights_path.filename().string() +
+  report.add("weights are a pickle container (" + subject.adapter.weights_path.filename().string() +
              "); lora reads tensors only, Python loaders may run code");
 }
 

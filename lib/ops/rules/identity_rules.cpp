@@ -34,21 +34,23 @@ void mismatch(const Subject& subject, Report& report) {
                std::to_string(subject.manifest->base_tensors.size()) +
                " targeted tensors differ: " + join_some(different);
   }
-  report.add(std::move(message),
-             {.tensor = different.empty() ? "" : different.front().substr(0, different.front().find(' ')),
-              .module = {},
-              .hint = {},
-              .severity = {}});
+  report.add(
+      std::move(message),
+      {.tensor = different.empty() ? "" : different.front().substr(0, different.front().find(' ')),
+       .module = {},
+       .hint = {},
+       .severity = {}});
 }
 
 void unproven(const Subject& subject, Report& report) {
   if (subject.manifest && subject.manifest->base_root) return;
   const AdapterConfig& config = subject.adapter.config;
   std::string message = "nothing in these files proves which base the adapter was trained on";
-  message += " (named base: " +
-             (config.base_model_name_or_path.value_or("").empty() ? std::string("none")
-                                                                  : *config.base_model_name_or_path) +
-             ", revision: " + config.revision.value_or("none") + ")";
+  message +=
+      " (named base: " +
+      (config.base_model_name_or_path.value_or("").empty() ? std::string("none")
+                                                           : *config.base_model_name_or_path) +
+      ", revision: " + config.revision.value_or("none") + ")";
   report.add(std::move(message), by_proof(subject));
 }
 
@@ -76,8 +78,9 @@ void revision_missing(const Subject& subject, Report& report) {
   const AdapterConfig& config = subject.adapter.config;
   const std::string name = config.base_model_name_or_path.value_or("");
   // A hub id is "organisation/model": one slash, no path-like start.
-  const bool is_hub_name = name.find('/') != std::string::npos && name.find('/') == name.rfind('/') &&
-                           name.front() != '/' && name.front() != '.';
+  const bool is_hub_name = name.find('/') != std::string::npos &&
+                           name.find('/') == name.rfind('/') && name.front() != '/' &&
+                           name.front() != '.';
   if (!is_hub_name || config.revision || (subject.manifest && subject.manifest->base_root)) return;
   report.add("the revision of " + name + " is not recorded; a later upload under that name would " +
                  "be taken without a word",

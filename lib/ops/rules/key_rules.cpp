@@ -6,34 +6,9 @@
 namespace lora::rules {
 namespace {
 
-// True when `entry` of modules_to_save explains a parameter of `module_path` (PEFT wraps by
-// endswith without a dot, so "head" also saves "lm_head").
-bool is_saved_by_config(const AdapterConfig& config, const std::string& module_path) {
-  return std::any_of(
-      config.modules_to_save.begin(), config.modules_to_save.end(), [&](const std::string& entry) {
-        if (module_path.ends_with(entry)) return true;
-        return ("." + module_path + ".").find("." + entry + ".") != std::string::npos;
-      });
-}
-
-bool is_embedding_payload(const std::string& module_path) {
-  return module_path.ends_with("embed_tokens") || module_path.ends_with("lm_head") ||
-         module_path.ends_with("wte");
-}
-
 std::string module_of(const std::string& base_name) {
   const auto dot = base_name.rfind('.');
   return dot == std::string::npos ? std::string() : base_name.substr(0, dot);
-}
-
-bool is_explained(const Subject& subject, const std::string& base_name) {
-  const AdapterConfig& config = subject.adapter.config;
-  const std::string module = module_of(base_name);
-  if (is_saved_by_config(config, module)) return true;
-  if (config.bias == BiasMode::all && base_name.ends_with("bias")) return true;
-  if (config.bias == BiasMode::lora_only && base_name.ends_with(".bias"))
-    return subject.adapter.find(module) != nullptr;
-  return is_embedding_payload(module);
 }
 
 void unexpected(const Subject& subject, Report& report) {
@@ -45,9 +20,9 @@ void unexpected(const Subject& subject, Report& report) {
       return info.module_path == module.module_path;
     });
     if (is_target) continue;
-    const bool exists = std::any_of(
-        subject.base_modules.begin(), subject.base_modules.end(),
-        [&](const ModuleInfo& info) { return info.module_path == module.module_path; });
+    const bool exists =
+        std::any_of(subject.base_modules.begin(), subject.base_modules.end(),
+                    [&](const ModuleInfo& info) { return info.module_path == module.module_path; });
     // With tied weights PEFT adapts the head without naming it in target_modules.
     const Json* tying = subject.adapter.config.other.find("ensure_weight_tying");
     if (exists && module.module_path.ends_with("lm_head") && tying && tying->as_bool() == true)
@@ -94,22 +69,20 @@ void add_problems(const Subject& subject, Report& report,
                   std::initializer_list<KeyProblem::Kind> kinds) {
   for (const KeyProblem& problem : subject.adapter.problems)
     if (std::find(kinds.begin(), kinds.end(), problem.kind) != kinds.end())
-      report.add(problem.message,
-                 {.tensor = problem.key, .module = parse_key(problem.key).module_path, .hint = {}, .severity = {}});
+      report.add(problem.message, {.tensor = problem.key,
+                                   .module = parse_key(problem.key).module_path,
+                                   .hint = {},
+                                   .severity = {}});
 }
 
 void unpaired(const Subject& subject, Report& report) {
-  add_problems(subject, report,
-               {KeyProblem::Kind::unpaired, KeyProblem::Kind::rank_mismatch,
-                KeyProblem::Kind::bad_shape});
+  add_problems(
+      subject, report,
+      {KeyProblem::Kind::unpaired, KeyProblem::Kind::rank_mismatch, KeyProblem::Kind::bad_shape});
 }
 
 void duplicate(const Subject& subject, Report& report) {
   add_problems(subject, report, {KeyProblem::Kind::duplicate});
-}
-
-void unknown(const Subject& subject, Report& report) {
-  add_problems(subject, report, {KeyProblem::Kind::unknown});
 }
 
 void wrapper_prefix(const Subject& subject, Report& report) {
@@ -148,17 +121,12 @@ void adapter_name(const Subject& subject, Report& report) {
 }
 
 void overwrites_base(const Subject& subject, Report& report) {
-  for (const auto& [base_name, tensor] : subject.adapter.replacements) {
-    const bool in_base = subject.base == nullptr || subject.base->find(base_name) != nullptr;
-    if (is_explained(subject, base_name)) {
-      if (!in_base)
-        report.add("the saved parameter " + base_name + " does not exist in the base",
-                   {.tensor = base_name, .module = module_of(base_name), .hint = {}, .severity = {}});
-      continue;
-    }
-    report.add((in_base ? "the file would overwrite base weight " : "unexplained tensor ") + base_name,
-               {.tensor = base_name, .module = module_of(base_name), .hint = {}, .severity = {}});
-  }
+  add_problems(subject, report, {KeyProblem::Kind::unknown});
+  if (subject.base == nullptr) return;
+  for (const auto& [base_name, tensor] : subject.adapter.replacements)
+    if (subject.base->find(base_name) == nullptr)
+      report.add("the saved parameter " + base_name + " does not exist in the base",
+                 {.tensor = base_name, .module = module_of(base_name), .hint = {}, .severity = {}});
 }
 
 void base_shape(const Subject& subject, Report& report) {
@@ -183,8 +151,9 @@ void base_shape(const Subject& subject, Report& report) {
   for (const auto& [base_name, tensor] : subject.adapter.replacements) {
     const Tensor* original = subject.base->find(base_name);
     if (original != nullptr && original->shape != tensor.shape)
-      report.add("the saved parameter " + base_name + " has shape " + shape_to_string(tensor.shape) +
-                     ", the base's has " + shape_to_string(original->shape),
+      report.add("the saved parameter " + base_name + " has shape " +
+                     shape_to_string(tensor.shape) + ", the base's has " +
+                     shape_to_string(original->shape),
                  {.tensor = base_name, .module = module_of(base_name), .hint = {}, .severity = {}});
   }
 }
@@ -215,7 +184,8 @@ const std::vector<Rule>& key_rules() {
         "rewrite it with clean names: lora save ADAPTER -o DIR"},
        wrapper_prefix},
       {{"LV306", "key-foreign-prefix", Severity::error, "the prefix of every name",
-        "Names do not start with base_model.model., so PeftModel.from_pretrained loads none of them.",
+        "Names do not start with base_model.model., so PeftModel.from_pretrained loads none of "
+        "them.",
         "rewrite it with clean names: lora save ADAPTER -o DIR"},
        foreign_prefix},
       {{"LV307", "key-adapter-name", Severity::note, "adapter names inside keys",
@@ -225,15 +195,13 @@ const std::vector<Rule>& key_rules() {
       {{"LV308", "key-overwrites-base", Severity::error,
         "tensors that are no LoRA factors against modules_to_save and bias",
         "The file would replace weights of the base that nobody declared.",
-        "remove the tensor or declare its module in modules_to_save; until then treat it as hostile"},
+        "remove the tensor or declare its module in modules_to_save; until then treat it as "
+        "hostile"},
        overwrites_base},
       {{"LV309", "base-shape-mismatch", Severity::error, "shapes of factors against the base",
         "The adapter was made for a base of other dimensions.",
         "give the base this adapter was trained on"},
        base_shape},
-      {{"LV310", "key-unknown", Severity::error, "names no rule of the format explains",
-        "A tensor has a role this program does not know.", "check which tool wrote the file"},
-       unknown},
   };
   return rules;
 }

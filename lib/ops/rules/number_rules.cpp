@@ -9,10 +9,10 @@ namespace {
 void non_finite(const Subject& subject, Report& report) {
   for (const auto& [key, statistics] : subject.tensors) {
     if (statistics.first_non_finite < 0) continue;
-    report.add(std::to_string(statistics.nan_count) + " NaN and " +
-                   std::to_string(statistics.inf_count) + " infinite values, the first at element " +
-                   std::to_string(statistics.first_non_finite),
-               {.tensor = key, .module = {}, .hint = {}, .severity = {}});
+    report.add(
+        std::to_string(statistics.nan_count) + " NaN and " + std::to_string(statistics.inf_count) +
+            " infinite values, the first at element " + std::to_string(statistics.first_non_finite),
+        {.tensor = key, .module = {}, .hint = {}, .severity = {}});
   }
 }
 
@@ -57,7 +57,8 @@ void values_changed(const Subject& subject, Report& report) {
       message = "values differ from the record";
       const auto now = subject.tensors.find(key);
       if (now != subject.tensors.end())
-        message += " (mean now " + figure(now->second.mean) + ", recorded " + figure(record.mean) + ")";
+        message +=
+            " (mean now " + figure(now->second.mean) + ", recorded " + figure(record.mean) + ")";
     }
     report.add(key + " " + message, {.tensor = key, .module = {}, .hint = {}, .severity = {}});
   }
@@ -83,7 +84,8 @@ const std::vector<Rule>& number_rules() {
         "NaN or infinite values spoil every output.", "go back to an earlier checkpoint"},
        non_finite},
       {{"LV402", "adapter-no-op", Severity::error, "the norm of every module's update",
-        "The update is zero: the adapter changes nothing there (a warning when other modules work).",
+        "The update is zero: the adapter changes nothing there (a warning when other modules "
+        "work).",
         "check which parameters were trainable and how the adapter was saved, then train again"},
        no_op},
       {{"LV403", "tensor-changed", Severity::error,

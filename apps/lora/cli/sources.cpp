@@ -1,0 +1,55 @@
+#include "cli/sources.h"
+
+#include "lora/base/error.h"
+#include "lora/checkpoint/train_run.h"
+
+namespace lora::cli {
+
+std::filesystem::path resolve_adapter(const std::string& path, Context& context) {
+  if (!is_run_directory(path)) return path;
+  const auto adapter = adapter_of_run(path);
+  context.console.note("using " + adapter.string() + " of run " + path);
+  return adapter;
+}
+
+std::optional<AdapterConfig> adapter_config_from(const std::optional<std::string>& file) {
+  if (!file) return std::nullopt;
+  return read_adapter_config(*file);
+}
+
+Checkpoint open_base(const std::string& source, const OpenCheckpointOptions& options,
+                     Context& context) {
+  Checkpoint base = open_checkpoint(source, options, context.huggingface_caches());
+  for (const std::string& note : base.notes) context.console.note(note);
+  return base;
+}
+
+Checkpoint open_base_for(const std::optional<std::string>& source, const AdapterConfig& config,
+                         const OpenCheckpointOptions& options, Context& context) {
+  if (source) return open_base(*source, options, context);
+  const std::string named = config.base_model_name_or_path.value_or("");
+  if (named.empty())
+    throw Error(ErrorKind::usage, "missing --base: the adapter names no base")
+        .with_hint("give the base it was trained on: --base DIR");
+  try {
+    Checkpoint base = open_base(named, options, context);
+    context.console.note("no --base given, using the base the adapter names: " + named);
+    return base;
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::not_found) throw;
+    throw Error(ErrorKind::usage, "missing --base: the adapter names " + named +
+                                      ", which is neither a local path nor in the local cache")
+        .with_hint("give the base it was trained on: --base DIR");
+  }
+}
+
+void add_base_options(OptionSet& options, OpenCheckpointOptions& target) {
+  options.choice("--activation", target.activation,
+                 {"relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "identity"},
+                 "between the layers of an mlp whose file does not say (default: relu)");
+  options.choice("--final-activation", target.final_activation,
+                 {"none", "log_softmax", "softmax", "sigmoid"},
+                 "after the last layer of such an mlp (default: none)");
+}
+
+}  // namespace lora::cli

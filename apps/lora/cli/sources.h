@@ -1,0 +1,36 @@
+// From what a person typed to what operations take: adapters, run directories, bases.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "cli/context.h"
+#include "lora/adapter/adapter.h"
+#include "lora/checkpoint/checkpoint.h"
+
+namespace lora::cli {
+
+/// The adapter a path stands for. A run directory means its finished adapter or newest checkpoint,
+/// which is said aloud; anything else is returned as it is.
+std::filesystem::path resolve_adapter(const std::string& path, Context& context);
+
+/// Reads --adapter-config when it was given.
+std::optional<AdapterConfig> adapter_config_from(const std::optional<std::string>& file);
+
+/// Opens --base, says its notes aloud; `config_required` when architecture is needed.
+Checkpoint open_base(const std::string& source, const OpenCheckpointOptions& options,
+                     Context& context);
+
+/// --base, or the base that the adapter names when that is an existing local path or a cached id
+/// (said aloud). Throws Error(usage) when there is neither.
+Checkpoint open_base_for(const std::optional<std::string>& source, const AdapterConfig& config,
+                         const OpenCheckpointOptions& options, Context& context);
+
+/// Flags of an inferred mlp, shared by the verbs that take a bare state dict as base.
+void add_base_options(OptionSet& options, OpenCheckpointOptions& target);
+
+inline constexpr const char* kBaseHelp =
+    "base checkpoint: directory, .safetensors, .pth, .pt or .bin file, or a cached Hugging Face id";
+
+}  // namespace lora::cli

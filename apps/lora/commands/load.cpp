@@ -1,0 +1,266 @@
+#include <algorithm>
+#include <chrono>
+
+#include "cli/exit_codes.h"
+#include "cli/sources.h"
+#include "cli/units.h"
+#include "commands/commands.h"
+#include "commands/module_tree.h"
+#include "lora/base/error.h"
+#include "lora/format/safetensors.h"
+#include "lora/ops/fit.h"
+#include "lora/text/chat_template.h"
+#include "lora/text/tokenizer.h"
+
+namespace lora::cli {
+namespace {
+
+struct Counts {
+  std::int64_t frozen = 0, trainable = 0;
+};
+
+class Load final : public Command {
+ public:
+  void add_options(OptionSet& options) override {
+    options.group("Arguments");
+    options.rest("ADAPTER", adapter_paths_, "adapter or run directories; several add up");
+    options.text("--base", base_, "BASE", kBaseHelp);
+    options.text("--adapter-config", adapter_config_, "FILE", "for a weights file given alone");
+    options.flag("--trainable", trainable_,
+                 "make the adapter's parameters trainable (default: frozen)");
+    options.flag("--print-modules", print_modules_,
+                 "print the module tree also with --input or --prompt");
+    options.flag("--any-base", any_base_, "load although another base is recorded");
+    options.choice("--compute", compute_, {"f32", "bf16"},
+                   "dtype to compute in (default: the base's)");
+    options.text("--device", device_, "DEVICE",
+                 "device to compute on (default: cpu, or LORA_DEVICE)");
+    options.group("Outputs");
+    options.text("--input", input_, "FILE",
+                 "safetensors with input_ids (I64 [batch, seq], optional attention_mask) or x (F32 "
+                 "[batch, features])");
+    options.text("--output", output_, "FILE", "safetensors to write: logits or output (F32)");
+    options.flag("-f,--force", force_, "replace an existing output");
+    options.group("Generation");
+    options.text("--prompt", prompt_, "TEXT", "continue this text");
+    options.flag("--chat", chat_,
+                 "treat the prompt as a user's message (the base's chat template)");
+    options.integer("--max-new-tokens", generate_.max_new_tokens, 1,
+                    "at most this many new tokens");
+    options.number("--temperature", generate_.temperature, 0, 100, "0: always the best token");
+    options.seed("--seed", generate_.seed, "seed of sampling");
+    options.flag("--ignore-eos", ignore_eos_, "go on after the end token");
+    options.group("A bare state dict as base");
+    add_base_options(options, base_options_);
+  }
+
+  Outcome run(Context& context) override {
+    check_flags();
+    for (const std::string& path : adapter_paths_) {
+      adapters_.push_back(
+          open_adapter(resolve_adapter(path, context), adapter_config_from(adapter_config_)));
+    }
+    for (const Adapter& adapter : adapters_) active_.push_back(&adapter);
+    base_options_.config_required = true;
+    const Checkpoint base = open_base_for(base_, adapters_.front().config, base_options_, context);
+    for (const Adapter& adapter : adapters_) require_fit(adapter, base);
+    if (!any_base_) check_identity(base, context);
+    const ModuleList modules = list_modules(base);
+    const Counts counts = count(base);
+    const bool computes = input_.has_value() || prompt_.has_value();
+    if (!computes || print_modules_)
+      for (const std::string& line : module_tree(modules, active_))
+        context.console.line(printable(line));
+    const std::string summary = summary_of(counts);
+    if (prompt_) {
+      context.console.note(summary);
+    } else {
+      context.console.line(summary);
+    }
+    Outcome outcome{kDone, result_of(counts, modules), {}};
+    if (computes) compute(base, context, outcome.result);
+    return outcome;
+  }
+
+ private:
+  void check_flags() const {
+    if (input_.has_value() != output_.has_value())
+      throw Error(ErrorKind::usage, std::string("--input and --output belong together, missing ") +
+                                        (input_ ? "--output" : "--input"));
+    if (input_ && prompt_) throw Error(ErrorKind::usage, "--input and --prompt exclude each other");
+    if (chat_ && !prompt_) throw Error(ErrorKind::usage, "--chat needs --prompt");
+    if (output_) require_absent(*output_, force_);
+  }
+
+  void check_identity(const Checkpoint& base, Context& context) const {
+    std::optional<BaseLock> lock;
+    for (const Adapter& adapter : adapters_) {
+      const auto directory =
+          std::filesystem::is_directory(adapter.path) ? adapter.path : adapter.path.parent_path();
+      const auto manifest = read_manifest(directory);
+      if (!manifest || !manifest->base_root) continue;
+      if (!lock) lock = lock_of(base, context.threads(), context.sinks);
+      require_recorded_base(*manifest, *lock, adapter.path.string(), base.path.string());
+    }
+  }
+
+  Counts count(const Checkpoint& base) const {
+    Counts counts;
+    for (const auto& [name, tensor] : base.tensors) counts.frozen += tensor.numel();
+    std::int64_t adapted = 0;
+    for (const Adapter* adapter : active_)
+      for (const auto& [key, tensor] : adapter->tensors) adapted += tensor.numel();
+    (trainable_ ? counts.trainable : counts.frozen) += adapted;
+    return counts;
+  }
+
+  std::string summary_of(const Counts& counts) const {
+    const std::int64_t all = counts.frozen + counts.trainable;
+    const double share =
+        all ? 100.0 * static_cast<double>(counts.trainable) / static_cast<double>(all) : 0;
+    return "parameters: " + count_text(static_cast<std::uint64_t>(counts.frozen)) + " frozen, " +
+           count_text(static_cast<std::uint64_t>(counts.trainable)) + " trainable (" +
+           number_text(share, 3) + " %)" +
+           (trainable_ ? "" : "; adapters load frozen, --trainable changes that");
+  }
+
+  JsonObject result_of(const Counts& counts, const ModuleList& modules) const {
+    JsonArray adapters, tree;
+    for (const Adapter& adapter : adapters_) {
+      JsonArray names;
+      for (const LoraModule& module : adapter.modules)
+        names.push_back(JsonObject{{"module", printable(module.module_path)},
+                                   {"rank", module.rank},
+                                   {"alpha", module.alpha},
+                                   {"scaling", module.scaling}});
+      adapters.push_back(
+          JsonObject{{"path", adapter.path.string()},
+                     {"tensors", std::int64_t(adapter.tensors.size())},
+                     {"modules", std::move(names)},
+                     {"saved_parameters", std::int64_t(adapter.replacements.size())}});
+    }
+    for (const std::string& line : module_tree(modules, active_))
+      tree.emplace_back(printable(line));
+    return {{"adapters", std::move(adapters)},
+            {"frozen_parameters", counts.frozen},
+            {"trainable_parameters", counts.trainable},
+            {"trainable", trainable_},
+            {"tree", std::move(tree)}};
+  }
+
+  void compute(const Checkpoint& base, Context& context, JsonObject& result) {
+    ModelOptions options;
+    options.base = &base;
+    options.adapters = active_;
+    options.trainable = trainable_;
+    options.device = device_.value_or(context.default_device());
+    if (compute_) options.compute = *compute_ == "bf16" ? Compute::bf16 : Compute::f32;
+    // Everything cheap is checked before LibTorch starts.
+    std::optional<TensorMap> inputs;
+    if (input_) inputs = read_safetensors(*input_).tensors;
+    std::optional<Tokenizer> tokenizer;
+    std::vector<std::int64_t> prompt;
+    if (prompt_) {
+      tokenizer = Tokenizer::from_directory(base.directory);
+      prompt = encode_prompt(base, *tokenizer);
+    }
+    const auto model = context.engine().load_model(options);
+    if (inputs) {
+      const TensorMap outputs = model->forward(*inputs);
+      write_safetensors(*output_, outputs, nullptr, WriteOptions{force_, nullptr});
+      JsonObject written;
+      for (const auto& [name, tensor] : outputs) {
+        context.console.line("wrote " + *output_ + ": " + name + " " +
+                             shape_to_string(tensor.shape));
+        written[name] = shape_to_string(tensor.shape);
+      }
+      result["output"] = *output_;
+      result["outputs"] = std::move(written);
+    } else {
+      generate(*model, base, *tokenizer, prompt, context, result);
+    }
+  }
+
+  std::vector<std::int64_t> encode_prompt(const Checkpoint& base,
+                                          const Tokenizer& tokenizer) const {
+    if (!chat_) {
+      auto ids = tokenizer.encode(*prompt_, true);
+      if (ids.empty()) throw Error(ErrorKind::usage, "--prompt holds no token");
+      return ids;
+    }
+    const auto chat_template = ChatTemplate::from_directory(base.directory);
+    if (!chat_template)
+      throw Error(ErrorKind::incompatible,
+                  "base " + base.path.string() + " has no chat template, --chat needs one");
+    ChatOptions chat;
+    chat.add_generation_prompt = true;
+    chat.bos_token = tokenizer.bos_token();
+    chat.eos_token = tokenizer.eos_token();
+    const JsonArray messages{JsonObject{{"role", "user"}, {"content", *prompt_}}};
+    return tokenizer.encode(chat_template->render(messages, chat).text, false);
+  }
+
+  void generate(EngineModel& model, const Checkpoint& base, const Tokenizer& tokenizer,
+                const std::vector<std::int64_t>& prompt, Context& context, JsonObject& result) {
+    if (!ignore_eos_) {
+      if (base.config && base.config->decoder)
+        generate_.stop_tokens = base.config->decoder->eos_token_ids;
+      if (const auto eos = tokenizer.eos_id()) generate_.stop_tokens.push_back(*eos);
+    }
+    generate_.cancel = context.streams.cancel;
+    TokenStream stream(tokenizer);
+    std::string text;
+    generate_.on_token = [&](std::int64_t token) {
+      const std::string piece = stream.push(token);
+      text += piece;
+      context.console.raw(piece);
+      return true;
+    };
+    const auto start = std::chrono::steady_clock::now();
+    const std::vector<std::int64_t> tokens = model.generate(prompt, generate_);
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const std::string rest = stream.finish();
+    text += rest;
+    context.console.raw(rest + "\n");
+    context.sinks.throw_if_cancelled();
+    JsonArray ids, prompt_ids;
+    for (const std::int64_t token : tokens) ids.emplace_back(token);
+    for (const std::int64_t token : prompt) prompt_ids.emplace_back(token);
+    result["prompt_ids"] = std::move(prompt_ids);
+    result["token_ids"] = std::move(ids);
+    result["text"] = text;
+    result["tok_s"] = seconds > 0 ? static_cast<double>(tokens.size()) / seconds : 0.0;
+  }
+
+  std::vector<std::string> adapter_paths_;
+  std::optional<std::string> base_, adapter_config_, compute_, device_, input_, output_, prompt_;
+  bool trainable_ = false, print_modules_ = false, any_base_ = false, force_ = false;
+  bool chat_ = false, ignore_eos_ = false;
+  GenerateOptions generate_;
+  OpenCheckpointOptions base_options_;
+  std::vector<Adapter> adapters_;
+  std::vector<const Adapter*> active_;
+};
+
+}  // namespace
+
+Verb load_verb() {
+  return {
+      "load",
+      "Core",
+      "reload base + adapter, with every key accounted for",
+      "Opens the adapter on its base and refuses anything that does not fit: missing, unexpected "
+      "and "
+      "misshaped keys are all listed (exit code 4), and so is a base that is not the recorded one. "
+      "Prints the module tree with its LoRA layers and the counts of frozen and trainable "
+      "parameters. Adapters load frozen unless --trainable is given.\n\nWith --input and --output "
+      "it "
+      "computes outputs, with --prompt it generates text.",
+      "lora load adapter --base base\n"
+      "lora load adapter --base base --input x.safetensors --output y.safetensors\n"
+      "lora load adapter --base base --prompt \"Once upon a time\" --max-new-tokens 40",
+      []() -> std::unique_ptr<Command> { return std::make_unique<Load>(); }};
+}
+
+}  // namespace lora::cli

@@ -1,0 +1,184 @@
+#include "commands/verify_report.h"
+
+#include <algorithm>
+#include <map>
+
+#include "cli/units.h"
+
+namespace lora::cli {
+namespace {
+
+constexpr std::size_t kShownPerRule = 3;
+
+Tone tone_of(Severity severity) {
+  switch (severity) {
+    case Severity::error:
+      return Tone::red;
+    case Severity::warning:
+      return Tone::yellow;
+    case Severity::note:
+      return Tone::dim;
+  }
+  return Tone::plain;
+}
+
+std::string mark_of(const CheckResult& check, const Console& console) {
+  switch (check.status) {
+    case CheckStatus::passed:
+      return console.toned(Tone::green, "ok     ");
+    case CheckStatus::failed:
+      return console.toned(Tone::red, "FAILED ");
+    case CheckStatus::not_made:
+      return console.toned(Tone::yellow, "unknown");
+    case CheckStatus::not_asked:
+      return console.toned(Tone::dim, "-      ");
+  }
+  return "";
+}
+
+Tone tone_of(Verdict verdict) {
+  switch (verdict) {
+    case Verdict::proven:
+      return Tone::green;
+    case Verdict::plausible:
+      return Tone::cyan;
+    case Verdict::contradicted:
+    case Verdict::unreadable:
+      return Tone::red;
+  }
+  return Tone::plain;
+}
+
+void print_findings(const VerifyReport& report, Console& console) {
+  for (const Severity severity : {Severity::error, Severity::warning, Severity::note}) {
+    std::map<std::string, std::vector<const Finding*>> by_rule;
+    for (const Finding& finding : report.findings)
+      if (finding.severity == severity) by_rule[finding.rule].push_back(&finding);
+    for (const auto& [rule, findings] : by_rule) {
+      if (severity == Severity::note && console.is_quiet()) continue;
+      const std::size_t shown = std::min(findings.size(), kShownPerRule);
+      for (std::size_t i = 0; i < shown; ++i) {
+        const Finding& finding = *findings[i];
+        const bool names_module =
+            finding.module.empty() || finding.message.find(finding.module) != std::string::npos;
+        const std::string about =
+            !finding.tensor.empty() && finding.message.find(finding.tensor) == std::string::npos
+                ? finding.tensor + ": "
+            : !names_module ? finding.module + ": "
+                            : "";
+        console.line(
+            console.toned(tone_of(severity), std::string(to_string(severity)) + " " + rule) + " " +
+            printable(about + finding.message));
+      }
+      if (shown < findings.size())
+        console.line("  and " + std::to_string(findings.size() - shown) + " more of " + rule);
+      if (!findings.front()->hint.empty())
+        console.line("  " + console.toned(Tone::cyan, "hint:") + " " +
+                     printable(findings.front()->hint));
+    }
+  }
+}
+
+void print_figures(const VerifyReport& report, bool all_modules, Console& console) {
+  const bool with_base =
+      std::any_of(report.modules.begin(), report.modules.end(),
+                  [](const ModuleFigures& row) { return row.base_mean.has_value(); });
+  std::vector<std::string> header{"  module", "rank",  "scaling", "A mean",  "A std",
+                                  "B mean",   "B std", "|dW|",    "dW mean", "dW std"};
+  if (with_base) header.insert(header.end(), {"W mean", "|dW|/|W|"});
+  Table table(header, std::vector<bool>(header.size(), true));
+  constexpr std::size_t kFew = 6;
+  const std::size_t shown =
+      all_modules || report.modules.size() <= kFew ? report.modules.size() : kFew;
+  for (std::size_t i = 0; i < shown; ++i) {
+    const ModuleFigures& row = report.modules[i];
+    std::vector<std::string> cells{
+        "  " + printable(row.module_path), std::to_string(row.rank),
+        number_text(row.scaling),          number_text(row.a.mean, 3),
+        number_text(row.a.std, 3),         number_text(row.b.mean, 3),
+        number_text(row.b.std, 3),         number_text(row.update.norm),
+        number_text(row.update.mean, 3),   number_text(row.update.std, 3)};
+    if (with_base) {
+      cells.push_back(row.base_mean ? number_text(*row.base_mean, 3) : "");
+      cells.push_back(row.relative_update ? number_text(*row.relative_update, 3) : "");
+    }
+    table.row(std::move(cells));
+  }
+  for (const std::string& line : table.lines()) console.line(line);
+  if (shown < report.modules.size())
+    console.line("  and " + std::to_string(report.modules.size() - shown) +
+                 " more modules (--modules)");
+}
+
+JsonObject statistics_json(const TensorStatistics& statistics) {
+  return {{"mean", statistics.mean},
+          {"std", statistics.std},
+          {"norm", statistics.norm},
+          {"nan", statistics.nan_count},
+          {"inf", statistics.inf_count}};
+}
+
+Json module_json(const ModuleFigures& row) {
+  JsonArray sigma;
+  for (const double value : row.update.singular_values) sigma.emplace_back(value);
+  return JsonObject{{"module", printable(row.module_path)},
+                    {"rank", row.rank},
+                    {"alpha", row.alpha},
+                    {"scaling", row.scaling},
+                    {"a", statistics_json(row.a)},
+                    {"b", statistics_json(row.b)},
+                    {"update", JsonObject{{"mean", row.update.mean},
+                                          {"std", row.update.std},
+                                          {"norm", row.update.norm},
+                                          {"effective_rank", row.update.effective_rank},
+                                          {"stable_rank", row.update.stable_rank},
+                                          {"singular_values", std::move(sigma)}}},
+                    {"base_mean", row.base_mean ? Json(*row.base_mean) : Json()},
+                    {"base_norm", row.base_norm ? Json(*row.base_norm) : Json()},
+                    {"relative_update", row.relative_update ? Json(*row.relative_update) : Json()}};
+}
+
+}  // namespace
+
+void print_verify_report(const VerifyReport& report, bool all_modules, Console& console) {
+  console.line(console.toned(Tone::bold, report.path.string()));
+  if (report.adapter) {
+    const AdapterConfig& config = report.adapter->config;
+    console.line("  r " + std::to_string(config.rank) + ", alpha " + number_text(config.alpha) +
+                 (config.use_rslora ? ", rsLoRA" : "") + (config.use_dora ? ", DoRA" : "") +
+                 ", base " + printable(config.base_model_name_or_path.value_or("(not named)")));
+  }
+  for (const CheckResult& check : report.checks) {
+    std::string name = check.name;
+    name.resize(13, ' ');
+    console.line("  " + mark_of(check, console) + " " + name + printable(check.detail));
+  }
+  if (!report.modules.empty()) print_figures(report, all_modules, console);
+  print_findings(report, console);
+  console.line("verdict: " + console.toned(tone_of(report.verdict), to_string(report.verdict)) +
+               " (" + printable(report.verdict_reason) + ")");
+}
+
+Json verify_report_json(const VerifyReport& report) {
+  JsonArray checks, modules;
+  for (const CheckResult& check : report.checks)
+    checks.push_back(JsonObject{{"name", check.name},
+                                {"status", to_string(check.status)},
+                                {"detail", printable(check.detail)}});
+  for (const ModuleFigures& row : report.modules) modules.push_back(module_json(row));
+  Json outputs;
+  if (report.outputs)
+    outputs = JsonObject{{"compute", report.outputs->compute},
+                         {"base_difference", report.outputs->base_difference},
+                         {"adapted_difference", report.outputs->adapted_difference},
+                         {"effect", report.outputs->effect},
+                         {"tolerance", report.outputs->tolerance}};
+  return JsonObject{{"path", report.path.string()},
+                    {"verdict", to_string(report.verdict)},
+                    {"verdict_reason", printable(report.verdict_reason)},
+                    {"checks", std::move(checks)},
+                    {"modules", std::move(modules)},
+                    {"outputs", std::move(outputs)}};
+}
+
+}  // namespace lora::cli

@@ -1,0 +1,31 @@
+// Does an adapter fit a base? Strict accounting of every key, and the identity of the base.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "lora/adapter/adapter.h"
+#include "lora/adapter/manifest.h"
+#include "lora/base/sinks.h"
+#include "lora/checkpoint/base_lock.h"
+#include "lora/checkpoint/checkpoint.h"
+
+namespace lora {
+
+/// Everything that does not fit, one line each: missing, unexpected and misshaped keys, parameters
+/// the base does not have, damaged pairs. Empty when the adapter fits.
+std::vector<std::string> fit_problems(const Adapter& adapter, const Checkpoint& base);
+
+/// Throws Error(incompatible) that lists the problems (the first ten and how many more).
+void require_fit(const Adapter& adapter, const Checkpoint& base);
+
+/// The lock to compare with a record: base.lock.json beside the base where there is one, otherwise
+/// computed from the bytes.
+BaseLock lock_of(const Checkpoint& base, int threads, const Sinks& sinks);
+
+/// Throws Error(incompatible) when the manifest records another base, naming targeted tensors that
+/// differ.
+void require_recorded_base(const Manifest& manifest, const BaseLock& base,
+                           const std::string& adapter, const std::string& base_path);
+
+}  // namespace lora
