@@ -15,7 +15,7 @@ using EKind = Expression::Kind;
 using SKind = Statement::Kind;
 
 // Real conversations need thousands of steps; these stop a template that would not end.
-constexpr std::int64_t kMaxSteps = 20'000'000;
+constexpr std::int64_t kMaxSteps = 2'000'000;
 constexpr std::size_t kMaxOutput = std::size_t{256} << 20;
 constexpr int kMaxCalls = 50;
 constexpr std::int64_t kMaxRange = 100'000;
@@ -121,6 +121,7 @@ class Interpreter {
       items = std::move(kept);
     }
     for (std::size_t i = 0; i < items.size(); ++i) {
+      count_step();
       scopes_.emplace_back();
       bind(scopes_.back(), statement.names, items[i]);
       scopes_.back().set("loop", loop_state(items, i));
@@ -486,7 +487,7 @@ class Interpreter {
   }
 
   void count_step() {
-    if (++steps_ > kMaxSteps) fail(ErrorKind::resources, "it does not end after 20 million steps");
+    if (++steps_ > kMaxSteps) fail(ErrorKind::resources, "it does not end after two million steps");
   }
 
   template <typename Body>

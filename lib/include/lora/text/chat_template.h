@@ -11,7 +11,8 @@
 // raise_exception, namespace, range, dict. Methods of strings: strip, lstrip, rstrip, startswith,
 // endswith, split, upper, lower, title, capitalize, replace, join, find; of dictionaries: get,
 // items, keys, values; of lists: append (not allowed, as in transformers' sandbox).
-// Anything else is an Error(unsupported) that names the construct and its line.
+// Tuples are lists and print as such; strftime_now is not defined, so that a rendering does not
+// depend on the day. Anything else is an Error(unsupported) that names the construct and its line.
 #pragma once
 
 #include <cstddef>
