@@ -190,14 +190,15 @@ def make_torch(directory):
         },
     )
 
+    torch.manual_seed(7)
     model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.arange(parameter.numel()).reshape(parameter.shape))
     state = model.state_dict()
-    optimizer = torch.optim.Adam(model.parameters())
-    model(torch.ones(1, 2)).sum().backward()
-    optimizer.step()
     save("state_dict", collections.OrderedDict((k, v.clone()) for k, v in state.items()))
     torch.save(state, directory / "metadata.pt")
     save(

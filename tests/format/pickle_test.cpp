@@ -48,7 +48,9 @@ TEST_CASE("numbers keep their value") {
   REQUIRE(Parsed("\x8a\x02\xff" + std::string(1, '\0')).root<std::int64_t>() == 255);
   REQUIRE(Parsed("\x8a\x08" + little(1ull << 63, 8)).root<std::int64_t>() ==
           std::numeric_limits<std::int64_t>::min());
-  REQUIRE(Parsed("\x8a\x09" + little(5, 9)).root<pickle::BigInt>().bytes.size() == 9);
+  REQUIRE(Parsed("\x8a\x09" + little(5, 8) + std::string(1, '\0'))
+              .root<pickle::BigInt>()
+              .bytes.size() == 9);
   REQUIRE(Parsed("\x8b" + little(2, 4) + little(300, 2)).root<std::int64_t>() == 300);
   REQUIRE(Parsed("G\x3f\xf8" + std::string(6, '\0')).root<double>() == 1.5);
   REQUIRE(Parsed("\x88").root<bool>());
