@@ -35,6 +35,8 @@ bool run(const pcre2_code* code, const std::string& pattern, std::string_view su
   const int result = pcre2_match(code, reinterpret_cast<PCRE2_SPTR>(subject.data()), subject.size(),
                                  0, options, match.data, nullptr);
   if (result == PCRE2_ERROR_NOMATCH) return false;
+  // A name that is not UTF-8 cannot be a Python string.
+  if (result <= PCRE2_ERROR_UTF8_ERR1 && result >= PCRE2_ERROR_UTF8_ERR21) return false;
   if (result < 0)
     throw Error(ErrorKind::usage, "cannot match the regular expression \"" + pattern +
                                       "\" against \"" + std::string(subject) +
@@ -53,9 +55,8 @@ PythonRegex::PythonRegex(std::string_view pattern) {
   pcre2_set_newline(context, PCRE2_NEWLINE_LF);
   int error = 0;
   PCRE2_SIZE offset = 0;
-  code->compiled =
-      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                    PCRE2_UTF | PCRE2_UCP | PCRE2_MATCH_INVALID_UTF, &error, &offset, context);
+  code->compiled = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
+                                 PCRE2_UTF | PCRE2_UCP, &error, &offset, context);
   pcre2_compile_context_free(context);
   if (code->compiled == nullptr)
     throw Error(ErrorKind::usage, "cannot use the regular expression \"" + code->pattern +
