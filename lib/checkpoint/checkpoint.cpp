@@ -84,7 +84,6 @@ void read_config(Checkpoint& checkpoint) {
 
 void complete(Checkpoint& checkpoint, const WeightFiles& weights,
               const OpenCheckpointOptions& options) {
-  if (!checkpoint.directory.empty()) read_config(checkpoint);
   const std::vector<std::string> file_order = read_weights(checkpoint, weights);
   if (checkpoint.tensors.empty())
     throw Error(ErrorKind::malformed,
@@ -127,8 +126,10 @@ Checkpoint open_file(const stdfs::path& file, const OpenCheckpointOptions& optio
     return checkpoint;
   }
   checkpoint.directory = directory_meaning(file);
-  if (!checkpoint.directory.empty())
+  if (!checkpoint.directory.empty()) {
+    read_config(checkpoint);
     checkpoint.notes.push_back("the config.json beside " + file.filename().string() + " is used");
+  }
   complete(checkpoint, {file, {}}, options);
   return checkpoint;
 }
@@ -147,6 +148,7 @@ Checkpoint open_directory(const stdfs::path& directory, const OpenCheckpointOpti
   Checkpoint checkpoint;
   checkpoint.path = directory;
   checkpoint.directory = directory;
+  read_config(checkpoint);
   complete(checkpoint, find_weight_files(directory), options);
   return checkpoint;
 }

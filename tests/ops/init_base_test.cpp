@@ -69,7 +69,8 @@ TEST_CASE("fresh weights are the same bytes for a seed on any number of threads"
 
 TEST_CASE("the seed 0 mlp has the same root on every machine") {
   const TempDir dir;
-  init_base(preset("mlp", dir / "base"));
+  CHECK(init_base(preset("mlp", dir / "base")).root->hex() ==
+        "4ded4a802a88ab9c589cbefd4d007cfb473b98f4f47e0f18f4fcb197a96ecbc8");
   const Checkpoint base = open(dir / "base");
   CHECK(base.config->mlp->hidden_sizes == std::vector<std::int64_t>{10, 20, 2});
   CHECK(base.tensors.size() == 4);
@@ -216,6 +217,8 @@ TEST_CASE("an architecture file gives weights, an unknown one a refusal") {
   refused(R"({"model_type": "llama", "quantization_config": {"quant_method": "awq"}})",
           ErrorKind::unsupported, "awq");
   refused(R"({"model_type": "gpt2", "vocab_size": 2147483647, "n_embd": 2147483604})",
+          ErrorKind::malformed, "too large");
+  refused(R"({"model_type": "gpt2", "vocab_size": 2147483647, "n_embd": 1048572})",
           ErrorKind::output, "free");
   write_file(
       dir / "arch.json",
