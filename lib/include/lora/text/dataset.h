@@ -97,6 +97,7 @@ class Dataset {
   void append(const Example& example);
   /// Makes this a table of rows; shapes as in the paragraph above. Throws Error(malformed) else.
   void set_table(Tensor table_x, Tensor table_y, std::string table_origin);
+  /// The file of the first rows of a table, empty otherwise.
   const std::string& origin_of_table() const { return table_origin_; }
 
   bool is_block_stream = false;  ///< every file was .txt: all examples have seq_len tokens
