@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+"""Golden numbers of the engine tests, computed by transformers and PEFT on tiny random models.
+
+Writes one folder a case under tests/golden/engine: a base (config.json, model.safetensors), an
+adapter as PEFT saves it, and expected.safetensors with inputs, logits, greedy tokens, the loss of
+one batch and the gradient of every trainable parameter under its key in the adapter file
+("grad.<key>"). Needs torch, transformers, peft and safetensors (scripts/setup installs them for the
+parity tests).
+"""
+
+import pathlib
+import shutil
+
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent / "tests" / "golden" / "engine"
+COMMON = dict(vocab_size=64, hidden_size=32, intermediate_size=40, num_hidden_layers=2,
+              num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
+              rms_norm_eps=1e-5, bos_token_id=0, eos_token_id=1)
+LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+LLAMA3 = dict(rope_type="llama3", rope_theta=10000.0, factor=8.0, low_freq_factor=1.0,
+              high_freq_factor=4.0, original_max_position_embeddings=64)
+LINEAR = dict(rope_type="linear", rope_theta=10000.0, factor=4.0)
+
+CASES = {
+    "llama_plain": (dict(tie_word_embeddings=True),
+                    dict(r=4, lora_alpha=8, target_modules=LINEARS)),
+    "llama_scaled": (dict(tie_word_embeddings=False, rope_parameters=LLAMA3, head_dim=12,
+                          attention_bias=True, mlp_bias=True),
+                     dict(r=3, lora_alpha=5, use_rslora=True, bias="all",
+                          target_modules=["q_proj", "v_proj", "down_proj"],
+                          rank_pattern={"v_proj": 5}, alpha_pattern={"layers.1.mlp.down_proj": 7})),
+    "llama_saved": (dict(tie_word_embeddings=False, rope_parameters=LINEAR, num_key_value_heads=4),
+                    dict(r=2, lora_alpha=4, target_modules=["o_proj"], lora_bias=False,
+                         modules_to_save=["embed_tokens", "lm_head", "norm", "input_layernorm",
+                                          "gate_proj"])),
+    "llama_upper": (dict(tie_word_embeddings=True, num_key_value_heads=1),
+                    dict(r=2, lora_alpha=2, target_modules=["up_proj"], layers_to_transform=[1])),
+}
+
+
+def clean(name):
+    """Name of a live PEFT parameter as it stands in the file."""
+    return name.replace(".modules_to_save.default.", ".").replace(".default.", ".")
+
+
+def randomise(model, seed):
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        scale = 0.3 if parameter.dim() > 1 else 0.1
+        noise = torch.randn(parameter.shape, generator=generator) * scale
+        parameter.data.copy_(noise + (1.0 if "norm" in name else 0.0))
+
+
+def gradients(model):
+    return {"grad." + clean(name): parameter.grad.contiguous()
+            for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def llama_case(name, model_options, lora_options, seed):
+    folder = ROOT / name
+    torch.manual_seed(seed)
+    base = LlamaForCausalLM(LlamaConfig(**{**COMMON, **model_options})).eval()
+    randomise(base, seed)
+    base.save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+
+    generator = torch.Generator().manual_seed(seed + 1)
+    ids = torch.randint(2, 64, (3, 21), generator=generator)
+    mask = torch.ones_like(ids)
+    mask[1, 13:] = 0
+    prompt = ids[:1, :9]
+    labels = ids.masked_fill(mask == 0, -100)
+    labels[2, :6] = -100
+    expected = {"input_ids": ids, "attention_mask": mask, "labels": labels,
+                "prompt": prompt[0].clone()}
+    with torch.no_grad():
+        expected["logits"] = base(input_ids=ids).logits.contiguous()
+        expected["masked_logits"] = base(input_ids=ids, attention_mask=mask).logits.contiguous()
+        greedy = base.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=40,
+                               do_sample=False, eos_token_id=None, pad_token_id=0)
+        expected["greedy"] = greedy[0, prompt.shape[1]:].contiguous()
+
+    model = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", **lora_options)).train()
+    generator = torch.Generator().manual_seed(seed + 2)
+    for parameter in (p for p in model.parameters() if p.requires_grad):
+        parameter.data += torch.randn(parameter.shape, generator=generator) * 0.1
+    model.save_pretrained(folder / "adapter")
+    (folder / "adapter" / "README.md").unlink(missing_ok=True)
+    output = model(input_ids=ids, attention_mask=mask, labels=labels)
+    output.loss.backward()
+    expected["loss"] = output.loss.detach().reshape(1)
+    expected["adapted_logits"] = output.logits.detach().contiguous()
+    expected.update(gradients(model))
+    save_file(expected, folder / "expected.safetensors")
+
+
+class Chain(torch.nn.Module):
+    def __init__(self, final):
+        super().__init__()
+        self.fc1 = torch.nn.Linear(6, 9)
+        self.fc2 = torch.nn.Linear(9, 7, bias=False)
+        self.fc3 = torch.nn.Linear(7, 4)
+        self.final = final
+
+    def forward(self, x):
+        x = torch.nn.functional.gelu(self.fc1(x))
+        x = torch.nn.functional.gelu(self.fc2(x))
+        return self.final(self.fc3(x))
+
+
+def mlp_case(name, final_name, final, seed):
+    folder = ROOT / name
+    folder.mkdir(parents=True)
+    torch.manual_seed(seed)
+    base = Chain(final)
+    save_file(base.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(
+        '{"model_type": "mlp", "layers": ["fc1", "fc2", "fc3"], "hidden_sizes": [6, 9, 7, 4],\n'
+        ' "activation": "gelu", "final_activation": "%s"}\n' % final_name)
+    model = get_peft_model(base, LoraConfig(r=3, lora_alpha=6, target_modules=["fc1", "fc2"],
+                                            modules_to_save=["fc3"]))
+    for parameter in (p for p in model.parameters() if p.requires_grad):
+        parameter.data += torch.randn(parameter.shape) * 0.3
+    model.save_pretrained(folder / "adapter")
+    (folder / "adapter" / "README.md").unlink(missing_ok=True)
+    x, classes, values = torch.randn(11, 6), torch.randint(0, 4, (11,)), torch.randn(11, 4)
+    expected = {"x": x, "classes": classes, "values": values}
+    for kind, loss_of in (("classes", torch.nn.CrossEntropyLoss()), ("values", torch.nn.MSELoss())):
+        model.zero_grad()
+        output = model(x)
+        loss = loss_of(output, classes if kind == "classes" else values)
+        loss.backward()
+        expected["output"] = output.detach()
+        expected[kind + ".loss"] = loss.detach().reshape(1)
+        expected.update({f"{kind}.{key}": value.clone() for key, value in gradients(model).items()})
+    save_file(expected, folder / "expected.safetensors")
+
+
+def main():
+    shutil.rmtree(ROOT, ignore_errors=True)
+    ROOT.mkdir(parents=True)
+    for seed, (name, (model_options, lora_options)) in enumerate(CASES.items()):
+        llama_case(name, model_options, lora_options, 10 * seed + 1)
+    mlp_case("mlp_log_softmax", "log_softmax", torch.nn.LogSoftmax(dim=1), 71)
+    mlp_case("mlp_sigmoid", "sigmoid", torch.nn.Sigmoid(), 72)
+    mlp_case("mlp_none", "none", torch.nn.Identity(), 73)
+
+
+if __name__ == "__main__":
+    main()
