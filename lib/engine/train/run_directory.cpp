@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "lora/base/error.h"
+#include "lora/checkpoint/base_lock.h"
 #include "lora/checkpoint/train_run.h"
 
 namespace lora::engine {
@@ -26,10 +27,11 @@ bool holds_only_a_lock(const stdfs::path& directory) {
   return true;
 }
 
-void create_with_parents(const stdfs::path& path, FileSystem& fs) {
+void create_with_parents(const stdfs::path& path, FileSystem& fs, std::vector<stdfs::path>& made) {
   const stdfs::path parent = path.parent_path();
-  if (!parent.empty() && !stdfs::exists(parent)) create_with_parents(parent, fs);
+  if (!parent.empty() && !stdfs::exists(parent)) create_with_parents(parent, fs, made);
   fs.create_directory(path);
+  made.push_back(path);
 }
 
 std::string owner_of(int fd) {
@@ -75,11 +77,8 @@ RunDirectory::RunDirectory(stdfs::path path, Use use, FileSystem& fs)
   path_ = path_.lexically_normal();
   if (!path_.has_filename()) path_ = path_.parent_path();
   check_run_directory(path_, use);
-  if (!stdfs::exists(path_)) {
-    create_with_parents(path_, fs_);
-    created_ = true;
-  }
   try {
+    if (!stdfs::exists(path_)) create_with_parents(path_, fs_, made_);
     lock();
     // Another run may have come and gone between the check and the lock.
     check_run_directory(path_, use);
@@ -92,10 +91,14 @@ RunDirectory::RunDirectory(stdfs::path path, Use use, FileSystem& fs)
 RunDirectory::~RunDirectory() { release(); }
 
 void RunDirectory::release() {
-  if (lock_fd_ < 0) return;
   std::error_code ignored;
-  if (created_ && !stdfs::exists(path_ / kRunRecordName, ignored)) fs_.remove_all(path_);
-  ::close(std::exchange(lock_fd_, -1));
+  if (lock_fd_ >= 0 && !made_.empty() && !stdfs::exists(path_ / kRunRecordName, ignored)) {
+    fs_.remove_all(path_ / kBaseLockName);
+    fs_.remove_all(path_ / kLockName);
+  }
+  // Another process may have put something there meanwhile: only what is empty goes.
+  for (; !made_.empty(); made_.pop_back()) fs_.remove_if_empty(made_.back());
+  if (lock_fd_ >= 0) ::close(std::exchange(lock_fd_, -1));
 }
 
 void RunDirectory::lock() {
@@ -123,7 +126,7 @@ void RunDirectory::lock() {
 void RunDirectory::clear() {
   // run.json goes last: until then an interrupted clearing still looks like a run.
   for (const char* name :
-       {"adapter", "checkpoints", "metrics.jsonl", "base.lock.json", kRunRecordName})
+       {"adapter", "checkpoints", "metrics.jsonl", kBaseLockName, kRunRecordName})
     fs_.remove_all(path_ / name);
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <vector>
 
 #include "lora/base/file_system.h"
 
@@ -46,7 +47,7 @@ class RunDirectory {
   std::filesystem::path path_;
   FileSystem& fs_;
   int lock_fd_ = -1;
-  bool created_ = false;
+  std::vector<std::filesystem::path> made_;  ///< directories this object created, outermost first
 };
 
 /// Throws as the constructor of RunDirectory would, without taking the lock (dry runs).

@@ -117,7 +117,8 @@ bool is_given(const TrainOptions& options, std::string_view name) {
   return std::find(options.given.begin(), options.given.end(), name) != options.given.end();
 }
 
-std::string compare(const std::string& flag, const Json& given, const Json& recorded) {
+std::string compare(std::string flag, const Json& given, const Json& recorded) {
+  std::replace(flag.begin(), flag.end(), '_', '-');
   return "--" + flag + " " + dump_json(given, kCompactStyle) + " (the run has " +
          dump_json(recorded, kCompactStyle) + ")";
 }

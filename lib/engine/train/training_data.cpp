@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "lora/base/error.h"
+#include "lora/text/chat_template.h"
 #include "lora/text/tokenizer.h"
 
 namespace lora::engine {
@@ -16,8 +17,7 @@ std::filesystem::path directory_of(const Checkpoint& base) {
   return std::filesystem::is_directory(base.path, ignored) ? base.path : base.path.parent_path();
 }
 
-std::optional<Tokenizer> tokenizer_of(const Checkpoint& base) {
-  const std::filesystem::path directory = directory_of(base);
+std::optional<Tokenizer> tokenizer_in(const std::filesystem::path& directory) {
   std::error_code ignored;
   if (!std::filesystem::exists(directory / "tokenizer.json", ignored)) return std::nullopt;
   return Tokenizer::from_directory(directory);
@@ -57,9 +57,12 @@ void check_table(const Dataset& data, const MlpConfig& mlp) {
 Dataset load_training_data(const TrainOptions& options,
                            const std::vector<std::filesystem::path>& files, const Sinks& sinks) {
   const Checkpoint& base = *options.base;
-  const std::optional<Tokenizer> tokenizer = tokenizer_of(base);
+  const std::filesystem::path directory = directory_of(base);
+  const std::optional<Tokenizer> tokenizer = tokenizer_in(directory);
+  const std::optional<ChatTemplate> chat_template = ChatTemplate::from_directory(directory);
   DataOptions data_options;
   data_options.tokenizer = tokenizer ? &*tokenizer : nullptr;
+  data_options.chat_template = chat_template ? &*chat_template : nullptr;
   data_options.seq_len = options.seq_len;
   data_options.loss_on = options.loss_on == "completion" ? LossOn::completion : LossOn::all;
   data_options.threads = options.threads;
