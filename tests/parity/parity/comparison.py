@@ -107,8 +107,6 @@ def compare_training(
     assert_close("learning rates", torch.tensor([e[1] for e in ours]), torch.tensor([e[1] for e in theirs]), 1e-9)
     norms = torch.tensor([e[2] for e in theirs])
     assert_close("gradient norms / PEFT's", torch.tensor([e[2] for e in ours]) / norms, norms / norms, 1e-2)
-    if theirs[-1][0] > theirs[0][0] - 0.05:
-        raise AssertionError(f"the comparison run did not learn: {theirs[0][0]} -> {theirs[-1][0]}")
 
     model.save_pretrained(context.folder / "theirs")
     trained = load_file(context.folder / "theirs/adapter_model.safetensors")
@@ -123,6 +121,10 @@ def compare_training(
 
     inputs = {"input_ids": blocks[:2].contiguous()}
     with_theirs = peft_logits(model, inputs)
+    with model.disable_adapter():
+        effect = (peft_logits(model, inputs) - with_theirs).abs().max().item()
+    if effect < 100 * TRAINED_LOGITS_TOLERANCE:
+        raise AssertionError(f"the training changes logits by {effect:.3g} only: nothing is compared")
     ours_of_theirs = assert_close(
         "lora load of PEFT's adapter, logits",
         lora_logits(context, "theirs", base, inputs), with_theirs, TRAINED_LOGITS_TOLERANCE,
@@ -133,8 +135,8 @@ def compare_training(
         lora_logits(context, "run/adapter", base, inputs), peft_logits(reloaded, inputs), TRAINED_LOGITS_TOLERANCE,
     )  # fmt: skip
     context.note(
-        f"loss {theirs[0][0]:.3f} to {theirs[-1][0]:.3f}, {steps} losses differ by {loss_difference:.1e}, "
-        f"adapters by {apart / moved:.1e} of the way, logits by {ours_of_theirs:.1e} and {peft_of_ours:.1e}"
+        f"{steps} losses differ by {loss_difference:.1e}, adapters by {apart / moved:.1e} of the way, "
+        f"logits by {ours_of_theirs:.1e} and {peft_of_ours:.1e} where training moved them by {effect:.2g}"
     )
 
 
