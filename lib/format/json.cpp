@@ -158,7 +158,7 @@ void append_string(std::string& out, std::string_view text, bool ascii_only) {
         out += "\\f";
         break;
       default:
-        if (byte < 0x20) {
+        if (byte < 0x20 || (byte == 0x7F && ascii_only)) {
           append_escaped_unit(out, byte);
         } else if (byte < 0x80) {
           out += c;

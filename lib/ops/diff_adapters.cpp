@@ -3,10 +3,10 @@
 #include <cstring>
 #include <set>
 
+#include "lora/adapter/manifest.h"
 #include "lora/base/error.h"
 #include "lora/base/parallel.h"
 #include "lora/engine.h"
-#include "lora/adapter/manifest.h"
 #include "lora/ops/diff.h"
 
 namespace lora {

@@ -37,10 +37,11 @@ void compare_values(const Tensor& a, const Tensor& b, TensorDifference& result) 
       ++result.changed_elements;
       const double difference = left[i] - right[i];
       difference_squares += difference * difference;
-      if (!(std::fabs(difference) <= result.max_absolute)) result.max_absolute = std::fabs(difference);
+      if (!(std::fabs(difference) <= result.max_absolute))
+        result.max_absolute = std::fabs(difference);
     }
   }
-  result.relative = squares > 0 ? std::sqrt(difference_squares / squares)
+  result.relative = squares > 0              ? std::sqrt(difference_squares / squares)
                     : difference_squares > 0 ? std::numeric_limits<double>::infinity()
                                              : 0;
 }
@@ -48,11 +49,11 @@ void compare_values(const Tensor& a, const Tensor& b, TensorDifference& result) 
 void compare_bytes(const Tensor& a, const Tensor& b, TensorDifference& result) {
   const std::size_t width = std::max<std::size_t>(1, bits_of(a.dtype) / 8);
   for (std::size_t i = 0; i + width <= a.bytes.size(); i += width)
-    result.changed_elements += std::memcmp(a.bytes.data() + i, b.bytes.data() + i, width) != 0 ? 1 : 0;
+    result.changed_elements +=
+        std::memcmp(a.bytes.data() + i, b.bytes.data() + i, width) != 0 ? 1 : 0;
 }
 
-std::optional<TensorDifference> compare(const std::string& name, const Tensor& a,
-                                        const Tensor& b) {
+std::optional<TensorDifference> compare(const std::string& name, const Tensor& a, const Tensor& b) {
   TensorDifference result;
   result.name = name;
   result.a = form_of(a);
@@ -108,10 +109,9 @@ CheckpointDiff diff(const Checkpoint& a, const Checkpoint& b, int threads, const
       ++result.equal;
     }
   }
-  std::stable_sort(result.changed.begin(), result.changed.end(),
-                   [](const TensorDifference& x, const TensorDifference& y) {
-                     return x.relative > y.relative;
-                   });
+  std::stable_sort(
+      result.changed.begin(), result.changed.end(),
+      [](const TensorDifference& x, const TensorDifference& y) { return x.relative > y.relative; });
   return result;
 }
 

@@ -83,9 +83,9 @@ void inspect_adapter(const InspectOptions& options, InspectReport& report) {
   for (const KeyProblem& problem : adapter.problems)
     report.notes.push_back(problem.key + ": " + problem.message);
   if (!adapter.unclean_keys.empty())
-    report.notes.push_back(std::to_string(adapter.unclean_keys.size()) +
-                           " keys are not as PEFT writes them, first: " +
-                           adapter.unclean_keys.front());
+    report.notes.push_back(
+        std::to_string(adapter.unclean_keys.size()) +
+        " keys are not as PEFT writes them, first: " + adapter.unclean_keys.front());
 }
 
 void inspect_checkpoint(const InspectOptions& options, InspectReport& report) {

@@ -76,11 +76,17 @@ class Saving {
     report_.adapter = make_adapter(std::move(config), std::move(part.tensors), options_.source);
   }
 
+  // A whole pair whose rank is not the configured one is no damage; check_config reports it.
+  bool contradicts_config(const KeyProblem& problem) const {
+    return problem.kind == KeyProblem::Kind::rank_mismatch &&
+           report_.adapter.find(parse_key(problem.key).module_path) != nullptr;
+  }
+
   void check_tensors() const {
     const Adapter& adapter = report_.adapter;
     std::vector<std::string> faults;
     for (const KeyProblem& problem : adapter.problems)
-      faults.push_back(problem.key + ": " + problem.message);
+      if (!contradicts_config(problem)) faults.push_back(problem.key + ": " + problem.message);
     for (const auto& [key, tensor] : adapter.tensors)
       if (tensor.numel() == 0)
         faults.push_back(key + ": no elements (parameters were not gathered before saving)");

@@ -10,9 +10,7 @@
 namespace lora {
 namespace {
 
-std::string last_component(const std::string& path) {
-  return path.substr(path.rfind('.') + 1);
-}
+std::string last_component(const std::string& path) { return path.substr(path.rfind('.') + 1); }
 
 void require_flags(const SaveFlags& flags, const std::string& source) {
   std::string missing;
@@ -25,7 +23,8 @@ void require_flags(const SaveFlags& flags, const std::string& source) {
   if (missing.empty()) return;
   throw Error(ErrorKind::usage, "cannot save from " + source +
                                     ": a state dict does not say how strongly its weights are "
-                                    "applied; missing " + missing)
+                                    "applied; missing " +
+                                    missing)
       .in_file(source)
       .with_hint("give --adapter-config FILE, or these flags; nothing is assumed");
 }
@@ -82,7 +81,8 @@ AdapterConfig config_from_keys(const TensorMap& tensors, const SaveFlags& flags,
   std::set<std::string> adapted;
   for (const auto& [path, rank] : ranks) {
     adapted.insert(path);
-    if (rank != config.rank) config.rank_pattern.emplace_back("^" + path, static_cast<double>(rank));
+    if (rank != config.rank)
+      config.rank_pattern.emplace_back("^" + path, static_cast<double>(rank));
   }
   config.target_modules = target_names(adapted, known_modules);
   std::set<std::string> saved_names;

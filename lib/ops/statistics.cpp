@@ -101,7 +101,8 @@ UpdateStatistics update_statistics(const LoraModule& module) {
   result.norm = sigma.norm();
   const double n = static_cast<double>(b.rows()) * static_cast<double>(a.cols());
   result.mean = module.scaling * b.colwise().sum().dot(a.rowwise().sum()) / n;
-  const double deviations = std::max(0.0, result.norm * result.norm - n * result.mean * result.mean);
+  const double deviations =
+      std::max(0.0, result.norm * result.norm - n * result.mean * result.mean);
   result.std = n > 1 ? std::sqrt(deviations / (n - 1)) : 0;
   const double total = sigma.sum();
   if (total > 0) {

@@ -96,8 +96,8 @@ class Verification {
   }
 
   void run_rules() {
-    const rules::Subject subject{*report_.adapter, report_.manifest, tensors_,   report_.modules,
-                                 options_.base,    report_.base_modules, targets_, base_now_,
+    const rules::Subject subject{*report_.adapter, report_.manifest,      tensors_, report_.modules,
+                                 options_.base,    report_.base_modules,  targets_, base_now_,
                                  base_recorded_,   options_.require_proof};
     rules::Report report(report_.path.string());
     for (const rules::Rule* rule : rules::all_rules()) {
@@ -129,8 +129,8 @@ class Verification {
     report_.checks.push_back(
         {"parameters", status("4"),
          report_.manifest
-             ? "values, shapes and scalings of " + std::to_string(report_.manifest->tensors.size()) +
-                   " recorded tensors"
+             ? "values, shapes and scalings of " +
+                   std::to_string(report_.manifest->tensors.size()) + " recorded tensors"
              : "no record to compare with; values are finite and have an effect"});
     CheckResult base{"base", CheckStatus::not_asked, "no base given (--base)"};
     if (base_now_ && report_.manifest && report_.manifest->base_root) {
@@ -159,7 +159,8 @@ class Verification {
     } else {
       report_.verdict = Verdict::plausible;
       if (!has_record) {
-        report_.verdict_reason = "nothing speaks against it, and it carries no records to prove it by";
+        report_.verdict_reason =
+            "nothing speaks against it, and it carries no records to prove it by";
       } else if (!report_.manifest->base_root) {
         report_.verdict_reason = "its records match, and they do not name a base";
       } else {
@@ -212,8 +213,9 @@ bool VerifyReport::has_error() const {
 }
 
 bool VerifyReport::is_inconclusive() const {
-  return std::any_of(checks.begin(), checks.end(),
-                     [](const CheckResult& check) { return check.status == CheckStatus::not_made; });
+  return std::any_of(checks.begin(), checks.end(), [](const CheckResult& check) {
+    return check.status == CheckStatus::not_made;
+  });
 }
 
 VerifyReport verify(const VerifyOptions& options) { return Verification(options).run(); }

@@ -21,7 +21,8 @@ double tolerance_for(const std::string& compute, double magnitude) {
 
 double largest_magnitude(const std::vector<float>& values) {
   double largest = 0;
-  for (const float value : values) largest = std::max(largest, std::fabs(static_cast<double>(value)));
+  for (const float value : values)
+    largest = std::max(largest, std::fabs(static_cast<double>(value)));
   return largest;
 }
 
@@ -48,7 +49,8 @@ std::vector<float> comparable(const TensorMap& outputs) {
   std::vector<float> last;
   last.reserve(batch * width);
   for (std::size_t row = 0; row < batch; ++row) {
-    const auto first = all.begin() + static_cast<std::ptrdiff_t>((row * positions + positions - 1) * width);
+    const auto first =
+        all.begin() + static_cast<std::ptrdiff_t>((row * positions + positions - 1) * width);
     last.insert(last.end(), first, first + static_cast<std::ptrdiff_t>(width));
   }
   return last;
@@ -132,9 +134,8 @@ class OutputCheck {
     result.base_difference = largest_difference(base, recorded_base);
     result.adapted_difference = largest_difference(adapted, recorded_adapted);
     result.effect = largest_difference(adapted, base);
-    result.tolerance = tolerance_for(
-        probe.compute,
-        std::max(largest_magnitude(recorded_adapted), largest_magnitude(recorded_base)));
+    result.tolerance = tolerance_for(probe.compute, std::max(largest_magnitude(recorded_adapted),
+                                                             largest_magnitude(recorded_base)));
     report_.outputs = result;
     const auto beyond = [&](double difference) {
       return "largest difference " + rules::figure(difference) + ", tolerance " +
@@ -143,8 +144,8 @@ class OutputCheck {
     const bool base_changed = result.base_difference > result.tolerance;
     const bool adapted_changed = result.adapted_difference > result.tolerance;
     if (base_changed)
-      add("LV602", "outputs of the bare base are not the recorded ones: " +
-                       beyond(result.base_difference));
+      add("LV602",
+          "outputs of the bare base are not the recorded ones: " + beyond(result.base_difference));
     if (adapted_changed)
       add("LV601", "outputs of base + adapter are not the recorded ones: " +
                        beyond(result.adapted_difference));

@@ -16,8 +16,7 @@ TEST_CASE("no verb shows the overview and is a usage error") {
 TEST_CASE("an unknown verb suggests the closest one") {
   const CommandResult result = lora::testing::lora({"verfy"});
   REQUIRE(result.code == 2);
-  REQUIRE(result.err ==
-          "lora: error: unknown verb \"verfy\"\nhint: did you mean lora verify?\n");
+  REQUIRE(result.err == "lora: error: unknown verb \"verfy\"\nhint: did you mean lora verify?\n");
 }
 
 TEST_CASE("an unknown flag suggests the closest one, for every verb") {
@@ -87,7 +86,8 @@ TEST_CASE("with --json usage errors are documents too") {
 }
 
 TEST_CASE("global flags mean the same before and after the verb") {
-  const CommandResult before = lora::testing::lora({"--json", "--threads", "1", "inspect", "/none"});
+  const CommandResult before =
+      lora::testing::lora({"--json", "--threads", "1", "inspect", "/none"});
   const CommandResult after = lora::testing::lora({"inspect", "/none", "--threads", "1", "--json"});
   REQUIRE(before.code == after.code);
   REQUIRE(before.out == after.out);
@@ -143,13 +143,13 @@ TEST_CASE("names from files cannot drive a terminal") {
 TEST_CASE("a settings file fills flags that were not given, and knows its keys") {
   TempDir directory;
   const auto settings = (directory / "settings.toml").string();
-  write_file(settings, "# defaults\nseed = 7\n[init-base]\npreset = \"mlp\"\nhidden_sizes = [4, 3, 2]\n");
-  CommandResult filled = lora_ok({"init-base", "--settings", settings, "-o",
-                                  (directory / "base").string(), "--json"});
+  write_file(settings,
+             "# defaults\nseed = 7\n[init-base]\npreset = \"mlp\"\nhidden_sizes = [4, 3, 2]\n");
+  CommandResult filled =
+      lora_ok({"init-base", "--settings", settings, "-o", (directory / "base").string(), "--json"});
   REQUIRE(filled.result().find("parameters")->as_int() == 4 * 3 + 3 + 3 * 2 + 2);
-  CommandResult overridden =
-      lora_ok({"init-base", "--settings", settings, "--hidden-sizes", "2,2", "-o",
-               (directory / "other").string(), "--json"});
+  CommandResult overridden = lora_ok({"init-base", "--settings", settings, "--hidden-sizes", "2,2",
+                                      "-o", (directory / "other").string(), "--json"});
   REQUIRE(overridden.result().find("parameters")->as_int() == 2 * 2 + 2);
 
   write_file(settings, "presset = \"mlp\"\n");
@@ -169,8 +169,7 @@ TEST_CASE("a bad LORA_THREADS or LORA_LOG is a usage error that names it") {
   REQUIRE(lora::testing::lora({"init-base", "--preset", "mlp", "-o", (directory / "b").string()},
                               {{"LORA_THREADS", "many"}})
               .code == 2);
-  const CommandResult result =
-      lora::testing::lora({"inspect", "/none"}, {{"LORA_LOG", "loud"}});
+  const CommandResult result = lora::testing::lora({"inspect", "/none"}, {{"LORA_LOG", "loud"}});
   REQUIRE(result.code == 2);
   REQUIRE(contains(result.err, "LORA_LOG"));
 }
@@ -193,10 +192,10 @@ TEST_CASE("verbs that need the engine say which file is missing") {
   const auto base = (directory / "base").string();
   lora_ok({"init-base", "--preset", "mlp", "-o", base});
   write_file(directory / "data.jsonl", "{\"input_ids\":[1,2]}\n");
-  const CommandResult result = lora::testing::lora(
-      {"train", "--base", base, "--data", (directory / "data.jsonl").string(), "--run-dir",
-       (directory / "run").string(), "--target-modules", "fc1"},
-      {{"LORA_ENGINE", "/missing/liblora_engine.so"}});
+  const CommandResult result =
+      lora::testing::lora({"train", "--base", base, "--data", (directory / "data.jsonl").string(),
+                           "--run-dir", (directory / "run").string(), "--target-modules", "fc1"},
+                          {{"LORA_ENGINE", "/missing/liblora_engine.so"}});
   REQUIRE(result.code == 6);
   REQUIRE(contains(result.err, "/missing/liblora_engine.so"));
   REQUIRE(contains(result.err, "hint:"));

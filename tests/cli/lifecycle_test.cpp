@@ -21,14 +21,30 @@ struct Lifecycle {
     for (std::size_t i = 0; i < labels.size(); ++i) labels[i] = x[10 * i] > 0 ? 1 : 0;
     data["y"] = Tensor::from_i64({64}, labels);
     write_safetensors(directory / "data.safetensors", data, nullptr, {});
-    write_safetensors(directory / "input.safetensors", {{"x", normal_tensor("in", {5, 10})}}, nullptr, {});
+    write_safetensors(directory / "input.safetensors", {{"x", normal_tensor("in", {5, 10})}},
+                      nullptr, {});
     lora_ok({"init-base", "--preset", "mlp", "-o", path("base")});
   }
 
   std::vector<std::string> train_arguments(const std::string& run, int steps) const {
-    return {"train",  "--base",     path("base"), "--data",        path("data.safetensors"),
-            "--run-dir", path(run), "--steps",   std::to_string(steps), "--lr", "0.01",
-            "--target-modules", "fc1,fc2", "--save-every", "5", "--json"};
+    return {"train",
+            "--base",
+            path("base"),
+            "--data",
+            path("data.safetensors"),
+            "--run-dir",
+            path(run),
+            "--steps",
+            std::to_string(steps),
+            "--lr",
+            "0.01",
+            "--target-modules",
+            "fc1,fc2",
+            "--save-every",
+            "5",
+            "--batch-size",
+            "64",
+            "--json"};
   }
 };
 
@@ -46,20 +62,20 @@ TEST_CASE("init-base, train, save, load, verify, diff on an mlp") {
           trained.result().find("first_loss")->as_double().value());
 
   lora_ok({"save", life.path("run"), "-o", life.path("adapter"), "--base", life.path("base")});
-  const CommandResult verified = lora_ok({"verify", life.path("adapter"), "--base", life.path("base"),
-                                          "--outputs", "--require-proof"});
+  const CommandResult verified = lora_ok({"verify", life.path("adapter"), "--base",
+                                          life.path("base"), "--outputs", "--require-proof"});
   REQUIRE(contains(verified.out, "verdict: proven"));
 
-  const CommandResult loaded = lora_ok({"load", life.path("adapter"), "--base", life.path("base"),
-                                        "--input", life.path("input.safetensors"), "--output",
-                                        life.path("output.safetensors")});
+  const CommandResult loaded =
+      lora_ok({"load", life.path("adapter"), "--base", life.path("base"), "--input",
+               life.path("input.safetensors"), "--output", life.path("output.safetensors")});
   REQUIRE(output_of(life.directory / "output.safetensors").size() == 10);
   REQUIRE(contains(loaded.out, "0 trainable"));
 
   REQUIRE(contains(lora_ok({"diff", life.path("run"), life.path("adapter")}).out, "equal"));
-  const CommandResult changed = lora::testing::lora(
-      {"diff", life.path("run/checkpoints/step-000015"), life.path("adapter"), "--base",
-       life.path("base"), "--outputs"});
+  const CommandResult changed =
+      lora::testing::lora({"diff", life.path("run/checkpoints/step-000015"), life.path("adapter"),
+                           "--base", life.path("base"), "--outputs"});
   REQUIRE(changed.code == 1);
   REQUIRE(contains(changed.out, "2 of 2 common modules differ"));
   REQUIRE(contains(changed.out, "outputs on the same input"));
@@ -124,8 +140,8 @@ TEST_CASE("resuming gives the bytes of an uninterrupted run") {
 TEST_CASE("training refuses what cannot work, writes nothing, and says why") {
   Lifecycle life;
   const auto refused = [&](std::vector<std::string> extra, int code, std::string_view part) {
-    std::vector<std::string> arguments{"train", "--base", life.path("base"), "--run-dir",
-                                       life.path("bad"), "--steps", "1"};
+    std::vector<std::string> arguments{
+        "train", "--base", life.path("base"), "--run-dir", life.path("bad"), "--steps", "1"};
     arguments.insert(arguments.end(), extra.begin(), extra.end());
     const CommandResult result = lora::testing::lora(arguments);
     INFO(result.err);

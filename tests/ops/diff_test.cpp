@@ -95,13 +95,13 @@ TEST_CASE("checkpoints: added, removed and changed tensors with their figures") 
 
 TEST_CASE("checkpoints: a dtype change shows the rounding, a shape change the shapes") {
   const Tensor f32 = normal_tensor("x", {64});
-  const CheckpointDiff rounded = diff(checkpoint_of({{"x", f32}}),
-                                      checkpoint_of({{"x", f32.cast(DType::bf16)}}), 1, {});
+  const CheckpointDiff rounded =
+      diff(checkpoint_of({{"x", f32}}), checkpoint_of({{"x", f32.cast(DType::bf16)}}), 1, {});
   REQUIRE(rounded.changed[0].what == "dtype");
   REQUIRE(rounded.changed[0].relative > 0);
   REQUIRE(rounded.changed[0].relative < 0x1p-8);
-  const CheckpointDiff reshaped = diff(checkpoint_of({{"x", f32}}),
-                                       checkpoint_of({{"x", normal_tensor("x", {8, 8})}}), 1, {});
+  const CheckpointDiff reshaped =
+      diff(checkpoint_of({{"x", f32}}), checkpoint_of({{"x", normal_tensor("x", {8, 8})}}), 1, {});
   REQUIRE(reshaped.changed[0].what == "shape");
   REQUIRE(reshaped.changed[0].b == "F32 [8, 8]");
 }
@@ -110,7 +110,7 @@ TEST_CASE("checkpoints: a tied and an untied head with the same values are equal
   const Tensor embedding = normal_tensor("e", {6, 4});
   Checkpoint tied = checkpoint_of({{"model.embed_tokens.weight", embedding}});
   tied.aliases["lm_head.weight"] = "model.embed_tokens.weight";
-  const Checkpoint untied = checkpoint_of(
-      {{"model.embed_tokens.weight", embedding}, {"lm_head.weight", embedding}});
+  const Checkpoint untied =
+      checkpoint_of({{"model.embed_tokens.weight", embedding}, {"lm_head.weight", embedding}});
   REQUIRE(diff(tied, untied, 1, {}).is_equal());
 }

@@ -66,7 +66,8 @@ TEST_CASE("a state dict of PEFT names becomes the clean adapter, the base is lef
 }
 
 TEST_CASE("wrappers of DDP, torch.compile and FSDP are removed and named") {
-  for (const std::string wrapper : {"module.", "_orig_mod.", "_fsdp_wrapped_module.", "module._orig_mod."}) {
+  for (const std::string wrapper :
+       {"module.", "_orig_mod.", "_fsdp_wrapped_module.", "module._orig_mod."}) {
     Source source;
     SaveOptions options = source.options(source.write(in_memory(wrapper)));
     options.config = sample_config();
@@ -86,7 +87,8 @@ TEST_CASE("plain names without a prefix and a .pth container are understood") {
     state.emplace_back(key.substr(std::string("base_model.model.").size()), tensor);
   state.emplace_back("fc1.weight", normal_tensor("w", {20, 10}));
   const auto path = source.directory / "state.pth";
-  write_file_atomically(path, WriteOptions{}, [&](WritableFile& file) { write_torch_file(file, state); });
+  write_file_atomically(path, WriteOptions{},
+                        [&](WritableFile& file) { write_torch_file(file, state); });
   SaveOptions options = source.options(path);
   options.config = sample_config();
   const SaveReport report = save(options);
@@ -140,7 +142,8 @@ TEST_CASE("short target names are written only where they select exactly the ada
   state.erase("layers.1.q.lora_B.default.weight");
   options.source = source.write(state);
   save(options);
-  REQUIRE(std::get<Names>(open_adapter(source.output).config.target_modules) == Names{"layers.0.q"});
+  REQUIRE(std::get<Names>(open_adapter(source.output).config.target_modules) ==
+          Names{"layers.0.q"});
 }
 
 TEST_CASE("saved modules are taken from their copies, originals stay out") {

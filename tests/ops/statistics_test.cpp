@@ -55,8 +55,8 @@ LoraModule regauged(const LoraModule& module) {
 
 TEST_CASE("update statistics equal those of the materialised update") {
   for (const std::int64_t rank : {1, 3, 8, 40}) {
-    const LoraModule module = module_of(normal_tensor("a", {rank, 30}),
-                                        normal_tensor("b", {25, rank}), 1.75);
+    const LoraModule module =
+        module_of(normal_tensor("a", {rank, 30}), normal_tensor("b", {25, rank}), 1.75);
     const Eigen::MatrixXd delta = dense(module);
     const UpdateStatistics statistics = update_statistics(module);
     REQUIRE(statistics.norm == Approx(delta.norm()).epsilon(1e-12));
@@ -112,8 +112,9 @@ TEST_CASE("updates with orthogonal outputs are at 90 degrees") {
   top[0] = 1;
   bottom[3] = 1;
   const Tensor a = normal_tensor("a", {1, 5});
-  const UpdateDistance distance = update_distance(module_of(a, Tensor::from_f32({4, 1}, top), 1),
-                                                  module_of(a, Tensor::from_f32({4, 1}, bottom), 1));
+  const UpdateDistance distance =
+      update_distance(module_of(a, Tensor::from_f32({4, 1}, top), 1),
+                      module_of(a, Tensor::from_f32({4, 1}, bottom), 1));
   REQUIRE(distance.largest_angle == Approx(90));
   REQUIRE(distance.cosine == Approx(0).margin(1e-15));
 }

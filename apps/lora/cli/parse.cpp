@@ -35,10 +35,43 @@ Error unknown_flag(const std::string& token, const OptionSet& options) {
   return error;
 }
 
-// CLI11 takes "-5" for a flag; a number is always a value here.
 bool is_number(const std::string& token) {
   return token.size() > 1 && token[0] == '-' &&
          (std::isdigit(static_cast<unsigned char>(token[1])) || token[1] == '.');
+}
+
+// One token for a flag and its value ("--rank=-5"), so that values may start with a dash and a flag
+// without its value is noticed here. Flags nobody declared are refused.
+std::vector<std::string> join_values(const std::vector<std::string>& arguments,
+                                     const OptionSet& options) {
+  std::vector<std::string> joined;
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    const std::string& token = arguments[i];
+    if (token == "--") {
+      joined.insert(joined.end(), arguments.begin() + static_cast<std::ptrdiff_t>(i),
+                    arguments.end());
+      break;
+    }
+    if (!is_flag_token(token) || is_number(token)) {
+      joined.push_back(token);
+      continue;
+    }
+    const bool is_long = token.starts_with("--");
+    const OptionSpec* spec = spec_named(options, is_long ? name_part(token) : token.substr(0, 2));
+    if (spec == nullptr) throw unknown_flag(token, options);
+    const bool is_alone = is_long ? token.find('=') == std::string::npos : token.size() == 2;
+    if (spec->arity != Arity::one) {
+      joined.push_back(token);
+    } else if (!is_alone) {
+      joined.push_back(is_long ? token : spec->label() + "=" + token.substr(2));
+    } else {
+      const bool has_value =
+          i + 1 < arguments.size() && spec_named(options, name_part(arguments[i + 1])) == nullptr;
+      if (!has_value) throw Error(ErrorKind::usage, "flag " + spec->label() + " needs a value");
+      joined.push_back((is_long ? token : spec->label()) + "=" + arguments[++i]);
+    }
+  }
+  return joined;
 }
 
 struct Bound {
@@ -111,39 +144,25 @@ void parse_options(const std::vector<std::string>& arguments, const OptionSet& o
       case Arity::one:
         bound[i].option = app.add_option(names, bound[i].values)
                               ->expected(1)
+                              ->allow_extra_args(false)
                               ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
         break;
       case Arity::many:
         bound[i].option = app.add_option(names, bound[i].values)->expected(1, 1 << 20);
         break;
       case Arity::positional:
-        bound[i].option = app.add_option(spec.metavar, bound[i].values)->expected(1);
+        bound[i].option =
+            app.add_option(spec.metavar, bound[i].values)->expected(1)->allow_extra_args(false);
         break;
       case Arity::rest:
         bound[i].option = app.add_option(spec.metavar, bound[i].values)->expected(1, 1 << 20);
         break;
     }
   }
-  // CLI11 wants the arguments in reverse. Negative numbers follow their flag as "--flag=-5".
-  std::vector<std::string> reversed;
-  for (const std::string& token : arguments) {
-    if (is_number(token) && !reversed.empty() && reversed.back().starts_with("--") &&
-        spec_named(options, reversed.back()) != nullptr) {
-      reversed.back() += "=" + token;
-    } else {
-      reversed.push_back(token);
-    }
-  }
-  for (const std::string& token : reversed) {
-    if (token == "--") break;
-    if (!is_flag_token(token) || is_number(token)) continue;
-    const bool is_long = token.starts_with("--");
-    if (spec_named(options, is_long ? name_part(token) : token.substr(0, 2)) == nullptr)
-      throw unknown_flag(token, options);
-  }
-  std::reverse(reversed.begin(), reversed.end());
+  std::vector<std::string> joined = join_values(arguments, options);
+  std::reverse(joined.begin(), joined.end());  // as CLI11 wants them
   try {
-    app.parse(reversed);
+    app.parse(joined);
   } catch (const CLI::ExtrasError&) {
     std::string extra;
     for (const std::string& token : app.remaining(true))

@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "lora/adapter/keys.h"
 #include "ops/rules/rule.h"
 
 namespace lora::rules {
@@ -13,13 +14,12 @@ void unknown_keys(const Subject& subject, Report& report) {
 }
 
 void rank_disagrees(const Subject& subject, Report& report) {
-  for (const LoraModule& module : subject.adapter.modules) {
-    const std::int64_t expected = rank_of(subject.adapter.config, module.module_path);
-    if (module.rank == expected) continue;
-    report.add("the tensors have rank " + std::to_string(module.rank) +
-                   ", adapter_config.json says " + std::to_string(expected),
-               {.tensor = {}, .module = module.module_path, .hint = {}, .severity = {}});
-  }
+  for (const KeyProblem& problem : subject.adapter.problems)
+    if (problem.kind == KeyProblem::Kind::rank_mismatch)
+      report.add(problem.message, {.tensor = problem.key,
+                                   .module = parse_key(problem.key).module_path,
+                                   .hint = {},
+                                   .severity = {}});
 }
 
 void scaling_changed(const Subject& subject, Report& report) {

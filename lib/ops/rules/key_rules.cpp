@@ -76,9 +76,7 @@ void add_problems(const Subject& subject, Report& report,
 }
 
 void unpaired(const Subject& subject, Report& report) {
-  add_problems(
-      subject, report,
-      {KeyProblem::Kind::unpaired, KeyProblem::Kind::rank_mismatch, KeyProblem::Kind::bad_shape});
+  add_problems(subject, report, {KeyProblem::Kind::unpaired, KeyProblem::Kind::bad_shape});
 }
 
 void duplicate(const Subject& subject, Report& report) {
