@@ -21,8 +21,8 @@ def safetensors(tensors: dict[str, tuple[str, list[int], bytes]]) -> bytes:
     return struct.pack("<Q", len(text)) + text + b"".join(data for _, _, data in tensors.values())
 
 
-def points(rows: int, seed: int) -> bytes:
-    """Points in ten dimensions and the side of a fixed plane each lies on."""
+def points(rows: int, seed: int, with_sides: bool = True) -> bytes:
+    """Points in ten dimensions, and the side of a fixed plane each lies on."""
     draw = random.Random(seed)
     plane = [1.0, -2.0, 0.5, 1.5, -1.0, 0.0, 2.0, -0.5, 1.0, -1.5]
     x, y = [], []
@@ -30,12 +30,10 @@ def points(rows: int, seed: int) -> bytes:
         row = [round(draw.gauss(0, 1), 4) for _ in plane]
         x += row
         y.append(int(sum(a * b for a, b in zip(row, plane)) > 0))
-    return safetensors(
-        {
-            "y": ("I64", [rows], struct.pack(f"<{rows}q", *y)),
-            "x": ("F32", [rows, len(plane)], struct.pack(f"<{len(x)}f", *x)),
-        }
-    )
+    tensors = {"x": ("F32", [rows, len(plane)], struct.pack(f"<{len(x)}f", *x))}
+    if with_sides:
+        tensors = {"y": ("I64", [rows], struct.pack(f"<{rows}q", *y)), **tensors}
+    return safetensors(tensors)
 
 
 def counting(lines: int, seed: int) -> str:
@@ -52,6 +50,7 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / "points.safetensors").write_bytes(points(256, seed=1))
     (FOLDER / "points-eval.safetensors").write_bytes(points(64, seed=2))
+    (FOLDER / "points-input.safetensors").write_bytes(points(5, seed=4, with_sides=False))
     (FOLDER / "counting.jsonl").write_text(counting(64, seed=3))
 
 
