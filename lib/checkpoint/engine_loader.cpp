@@ -19,8 +19,7 @@ std::filesystem::path default_engine_path() {
 }
 
 Error unavailable(const std::filesystem::path& path, const std::string& reason) {
-  return Error(ErrorKind::resources,
-               "cannot open the engine " + path.string() + ": " + reason)
+  return Error(ErrorKind::resources, "cannot open the engine " + path.string() + ": " + reason)
       .in_file(path.string())
       .with_hint(
           "this verb computes with LibTorch: run scripts/setup and build again, or point "
@@ -33,8 +32,7 @@ Engine* open_engine(const std::filesystem::path& path) {
   void* handle = ::dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) throw unavailable(path, ::dlerror());
   const auto open = reinterpret_cast<EngineOpen>(::dlsym(handle, kEngineSymbol));
-  if (open == nullptr)
-    throw unavailable(path, std::string("it has no symbol ") + kEngineSymbol);
+  if (open == nullptr) throw unavailable(path, std::string("it has no symbol ") + kEngineSymbol);
   Engine* engine = open(kEngineAbi);
   if (engine == nullptr)
     throw unavailable(path, "it was built for another version of lora, expected interface " +

@@ -19,10 +19,10 @@ namespace lora::engine {
 /// All trainable numbers of a model in one flat f32 buffer, with gradients in another of the same
 /// layout: the optimizer makes one pass, clipping is one norm.
 struct TrainableParameter {
-  std::string peft_key;             ///< name in the adapter file
+  std::string peft_key;  ///< name in the adapter file
   std::vector<std::int64_t> shape;
-  std::int64_t offset = 0;          ///< first element in the flat buffers
-  DType saved_dtype = DType::f32;   ///< F32 for LoRA factors, the base's dtype for saved modules
+  std::int64_t offset = 0;         ///< first element in the flat buffers
+  DType saved_dtype = DType::f32;  ///< F32 for LoRA factors, the base's dtype for saved modules
 };
 struct FlatParameters {
   at::Tensor values;     ///< f32 [n]
@@ -61,8 +61,9 @@ class Model : public EngineModel {
   virtual void set_layer_checkpointing(bool enabled) = 0;
 };
 
-/// Builds the family that the base's config names. Throws Error(unsupported) for a model_type without
-/// an implementation, Error(incompatible) for an adapter that does not fit (all offenders listed).
+/// Builds the family that the base's config names. Throws Error(unsupported) for a model_type
+/// without an implementation, Error(incompatible) for an adapter that does not fit (all offenders
+/// listed).
 std::unique_ptr<Model> make_model(const ModelOptions& options);
 
 }  // namespace lora::engine

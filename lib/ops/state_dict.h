@@ -11,8 +11,8 @@
 namespace lora {
 
 struct AdapterPart {
-  TensorMap tensors;                      ///< by clean peft_key
-  std::vector<std::string> left_out;      ///< names as in the source
+  TensorMap tensors;                  ///< by clean peft_key
+  std::vector<std::string> left_out;  ///< names as in the source
   std::uint64_t left_out_bytes = 0;
   std::vector<std::string> unwrapped;     ///< distinct wrapper components, sorted
   std::vector<std::string> module_paths;  ///< every module the names speak of, LoRA or not, sorted

@@ -33,8 +33,8 @@ struct EngineInfo {
 };
 
 struct ModelOptions {
-  const Checkpoint* base = nullptr;        ///< required; must outlive the model
-  std::vector<const Adapter*> adapters;    ///< all active at once, their updates add up
+  const Checkpoint* base = nullptr;      ///< required; must outlive the model
+  std::vector<const Adapter*> adapters;  ///< all active at once, their updates add up
   Compute compute = Compute::base;
   std::string device = "cpu";
   bool trainable = false;  ///< adapters' parameters require gradients; the base never does
@@ -112,12 +112,12 @@ struct TrainOptions {
   std::string device = "cpu";
   int threads = 0;
   bool resume = false;  ///< everything else comes from run.json, except steps / epochs
-  /// With resume: long names of the flags that were given, with underscores ("batch_size", "alpha").
-  /// One of them that differs from run.json is Error(usage); all others are ignored.
+  /// With resume: long names of the flags that were given, with underscores ("batch_size",
+  /// "alpha"). One of them that differs from run.json is Error(usage); all others are ignored.
   std::vector<std::string> given;
   std::string tool_version;  ///< recorded in run.json
-  bool force = false;   ///< replace an existing run directory
-  bool dry_run = false; ///< check everything, write nothing
+  bool force = false;        ///< replace an existing run directory
+  bool dry_run = false;      ///< check everything, write nothing
 };
 
 /// One line of metrics.jsonl as it is written, for the progress line.
@@ -134,9 +134,9 @@ struct TrainReport {
   std::optional<double> eval_loss;
   std::int64_t peak_rss_bytes = 0;
   std::int64_t trainable_parameters = 0, total_parameters = 0;
-  std::filesystem::path adapter;   ///< RUN/adapter
-  std::string stopped_because;     ///< "" (done), "interrupted", "early stop"
-  JsonObject plan;                 ///< dry run: what would be done
+  std::filesystem::path adapter;  ///< RUN/adapter
+  std::string stopped_because;    ///< "" (done), "interrupted", "early stop"
+  JsonObject plan;                ///< dry run: what would be done
 };
 
 class Engine {
@@ -154,9 +154,9 @@ class Engine {
                             const Sinks& sinks) = 0;
 };
 
-/// Opens the engine once per process. `path` names the shared object; empty looks beside the running
-/// executable (../lib/lora/liblora_engine.so). Throws Error(resources) that says which file is
-/// missing and how to get it.
+/// Opens the engine once per process. `path` names the shared object; empty looks beside the
+/// running executable (../lib/lora/liblora_engine.so). Throws Error(resources) that says which file
+/// is missing and how to get it.
 Engine& load_engine(const std::filesystem::path& path = {});
 
 /// The one symbol the shared object exports, and the interface version both sides must agree on.

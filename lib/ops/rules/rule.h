@@ -22,10 +22,10 @@ struct Subject {
   const std::map<std::string, TensorStatistics>& tensors;  ///< float tensors, by peft_key
   const std::vector<ModuleFigures>& modules;
   const Checkpoint* base = nullptr;
-  const ModuleList& base_modules;                     ///< empty without a base
-  const std::optional<ResolvedTargets>& targets;      ///< with a base whose modules are known
-  const std::optional<BaseLock>& base_now;            ///< computed from the base's bytes
-  const std::optional<BaseLock>& base_recorded;       ///< base.lock.json beside the base
+  const ModuleList& base_modules;                 ///< empty without a base
+  const std::optional<ResolvedTargets>& targets;  ///< with a base whose modules are known
+  const std::optional<BaseLock>& base_now;        ///< computed from the base's bytes
+  const std::optional<BaseLock>& base_recorded;   ///< base.lock.json beside the base
   bool require_proof = false;
 };
 
@@ -40,8 +40,8 @@ class Report {
   struct About {
     std::string tensor;
     std::string module;
-    std::string hint;                   ///< empty: the rule's own fix
-    std::optional<Severity> severity;   ///< empty: the rule's own severity
+    std::string hint;                  ///< empty: the rule's own fix
+    std::optional<Severity> severity;  ///< empty: the rule's own severity
   };
   void add(std::string message, About about);
   void add(std::string message) { add(std::move(message), About{}); }

@@ -48,7 +48,8 @@ std::size_t bits_of(DType dtype);
 /// True for F64, F32, F16, BF16: the types whose values this program computes with.
 bool is_float(DType dtype);
 
-/// IEEE half and bfloat16 conversions; to 16 bits with round-to-nearest-even, NaN stays (quiet) NaN.
+/// IEEE half and bfloat16 conversions; to 16 bits with round-to-nearest-even, NaN stays (quiet)
+/// NaN.
 float f16_to_f32(std::uint16_t bits);
 float bf16_to_f32(std::uint16_t bits);
 std::uint16_t f32_to_f16(float value);

@@ -27,8 +27,8 @@ struct ModuleInfo {
   std::int64_t in_features = 0;   ///< linear, conv1d: inputs; embedding: rows
   std::int64_t out_features = 0;  ///< linear, conv1d: outputs; embedding: width; norm: width
   bool has_bias = false;
-  bool is_output_head = false;    ///< the module get_output_embeddings() returns
-  std::string arguments;          ///< text print(model) shows in parentheses, may be empty
+  bool is_output_head = false;  ///< the module get_output_embeddings() returns
+  std::string arguments;        ///< text print(model) shows in parentheses, may be empty
 };
 
 using ModuleList = std::vector<ModuleInfo>;

@@ -31,8 +31,8 @@ struct ModuleDifference {
 
 /// Outputs on the same input, in f32.
 struct OutputDifference {
-  double largest = 0;         ///< max |a - b|
-  double largest_effect = 0;  ///< max |a - base|
+  double largest = 0;           ///< max |a - b|
+  double largest_effect = 0;    ///< max |a - base|
   double argmax_agreement = 1;  ///< token models: share of positions with the same best token
 };
 

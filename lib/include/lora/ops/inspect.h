@@ -34,23 +34,25 @@ struct ModuleGroup {
   std::vector<std::int64_t> ranks;  ///< distinct, ascending
   std::vector<double> scalings;     ///< distinct, ascending
   std::int64_t parameters = 0;
-  double mean_norm = 0, largest_norm = 0;   ///< of the updates
+  double mean_norm = 0, largest_norm = 0;  ///< of the updates
   double mean_effective_rank = 0;
 };
 
 struct InspectReport {
   std::filesystem::path path;
-  std::string kind;       ///< "adapter", "checkpoint", "tensors"
-  std::string container;  ///< "safetensors", "pickle (zip)", "pickle (legacy)", "sharded safetensors"
+  std::string kind;  ///< "adapter", "checkpoint", "tensors"
+  std::string
+      container;  ///< "safetensors", "pickle (zip)", "pickle (legacy)", "sharded safetensors"
   std::map<std::string, DTypeShare> dtypes;
   std::int64_t tensors = 0, elements = 0;
   std::uint64_t bytes = 0;
-  std::string model_type;                 ///< checkpoints with a config
-  std::optional<std::string> base_root;   ///< from base.lock.json or lora_manifest.json, not computed
+  std::string model_type;  ///< checkpoints with a config
+  std::optional<std::string>
+      base_root;  ///< from base.lock.json or lora_manifest.json, not computed
   std::optional<Adapter> adapter;
   std::optional<Manifest> manifest;
-  std::vector<ModuleFigures> modules;     ///< adapters, with statistics
-  std::vector<ModuleGroup> groups;        ///< adapters
+  std::vector<ModuleFigures> modules;                  ///< adapters, with statistics
+  std::vector<ModuleGroup> groups;                     ///< adapters
   std::vector<std::pair<std::string, Tensor>> listed;  ///< every tensor, in name order
   std::map<std::string, std::string> aliases;          ///< checkpoints: names sharing bytes
   std::vector<std::string> notes;

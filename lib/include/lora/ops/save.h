@@ -1,9 +1,9 @@
 // save: unwrap whatever holds LoRA weights and write only the adapter.
 //
 // A source is an adapter directory (a run's adapter or checkpoint) or any state dict with LoRA
-// weights: PEFT's in-memory names, plain names, DDP / torch.compile / FSDP wrappers, mixed with base
-// weights. Ranks, targets and saved modules come from the keys. A state dict holds no alpha: it must
-// come from a configuration or from flags, and is never guessed.
+// weights: PEFT's in-memory names, plain names, DDP / torch.compile / FSDP wrappers, mixed with
+// base weights. Ranks, targets and saved modules come from the keys. A state dict holds no alpha:
+// it must come from a configuration or from flags, and is never guessed.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,7 @@ class Engine;
 struct SaveFlags {
   std::optional<double> alpha;
   std::optional<bool> use_rslora;
-  std::optional<std::string> task;  ///< PEFT's task_type ("CAUSAL_LM"), or "none"
+  std::optional<std::string> task;       ///< PEFT's task_type ("CAUSAL_LM"), or "none"
   std::optional<std::string> base_name;  ///< recorded as base_model_name_or_path
 };
 
@@ -47,8 +47,8 @@ struct SaveOptions {
 
 struct SaveReport {
   std::filesystem::path output;
-  Adapter adapter;                     ///< as written
-  std::vector<std::string> left_out;   ///< names of the source that are no part of the adapter
+  Adapter adapter;                    ///< as written
+  std::vector<std::string> left_out;  ///< names of the source that are no part of the adapter
   std::uint64_t left_out_bytes = 0;
   std::vector<std::string> unwrapped;  ///< wrapper components removed ("_orig_mod", ...)
   std::vector<std::string> notes;      ///< what was assumed or could not be recorded

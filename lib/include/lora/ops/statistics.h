@@ -2,8 +2,8 @@
 //
 // The update of a module is dW = s * B . A with B [out, r] and A [r, in]. Everything here works on
 // r x r matrices: ||dW||_F^2 = s^2 tr((B^T B)(A A^T)), the sum of all elements is
-// s * (1^T B)(A 1), and the singular values of dW are those of s * R_B . R_A^T, where B = Q_B R_B and
-// A^T = Q_A R_A are QR factorisations. All arithmetic is f64.
+// s * (1^T B)(A 1), and the singular values of dW are those of s * R_B . R_A^T, where B = Q_B R_B
+// and A^T = Q_A R_A are QR factorisations. All arithmetic is f64.
 #pragma once
 
 #include <cstdint>

@@ -41,7 +41,8 @@ struct VerifyOptions {
 enum class CheckStatus { passed, failed, not_made, not_asked };
 std::string_view to_string(CheckStatus status);
 
-/// One of the questions verify answers: "integrity", "architecture", "parameters", "base", "outputs".
+/// One of the questions verify answers: "integrity", "architecture", "parameters", "base",
+/// "outputs".
 struct CheckResult {
   std::string name;
   CheckStatus status = CheckStatus::not_asked;
