@@ -36,7 +36,7 @@ def line_losses(directory: pathlib.Path, sequences: list[list[int]]) -> list[flo
 
 
 def lora_line_losses(context: Context, base: pathlib.Path, lines: list[dict]) -> tuple[list[float], int]:
-    """One line a step at a learning rate of zero: the loss of each line on the bare base."""
+    """One line a step at a learning rate that moves nothing: the loss of each line on the bare base."""
     (context.folder / "lines.jsonl").write_text(
         "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8"
     )
@@ -45,7 +45,7 @@ def lora_line_losses(context: Context, base: pathlib.Path, lines: list[dict]) ->
     )
     context.run(
         "train", "--base", base, "--adapter", "adapter", "--data", "lines.jsonl", "--no-shuffle",
-        "--compute", "f32", "--batch-size", 1, "--steps", len(lines), "--lr", 0, "--schedule", "constant",
+        "--compute", "f32", "--batch-size", 1, "--steps", len(lines), "--lr", 1e-30, "--schedule", "constant",
         "--warmup", 0, "--seq-len", 256, "--run-dir", "run",
     )  # fmt: skip
     events = [json.loads(x) for x in (context.folder / "run/metrics.jsonl").read_text().splitlines()]
