@@ -116,7 +116,8 @@ void add_base_parameters(TensorMap& tensors, const AdapterConfig& config,
 
 void refuse_variants(const AdapterConfig& config) {
   const auto refuse = [](const std::string& what) {
-    throw Error(ErrorKind::unsupported, "cannot train with " + what + ", expected a plain LoRA adapter")
+    throw Error(ErrorKind::unsupported,
+                "cannot train with " + what + ", expected a plain LoRA adapter")
         .with_hint("train a plain LoRA adapter");
   };
   if (config.use_dora) refuse("use_dora (--dora)");
