@@ -124,6 +124,11 @@ TEST_CASE("docs/cli.md is what the program generates") {
   REQUIRE(read_file(LORA_SOURCE_DIR "/docs/cli.md") == generated);
 }
 
+TEST_CASE("docs/verify-rules.md is what the program generates") {
+  REQUIRE(read_file(LORA_SOURCE_DIR "/docs/verify-rules.md") ==
+          lora_ok({"help", "verify-rules"}).out);
+}
+
 TEST_CASE("completion scripts know the verbs and their flags") {
   for (const char* shell : {"bash", "zsh", "fish"}) {
     const CommandResult result = lora_ok({"completion", shell});

@@ -15,6 +15,9 @@ std::string exit_code_help();
 /// docs/cli.md, whole.
 std::string reference_markdown();
 
+/// docs/verify-rules.md, whole.
+std::string rules_markdown();
+
 /// Shell completion script for bash, zsh or fish.
 std::string completion_script(const std::string& shell);
 

@@ -60,6 +60,8 @@ void answer_help(const Request& request, const Streams& streams) {
     streams.out << exit_code_help();
   } else if (topic == "markdown") {
     streams.out << reference_markdown();
+  } else if (topic == "verify-rules") {
+    streams.out << rules_markdown();
   } else if (const Verb* verb = find_verb(topic)) {
     const auto command = verb->make();
     GlobalOptions global;
