@@ -73,7 +73,9 @@ void inspect_adapter(const InspectOptions& options, InspectReport& report) {
   const Adapter& adapter = *report.adapter;
   report.container = container_of({adapter.weights_path});
   count_tensors(adapter.tensors, report);
-  if (options.with_statistics) report.modules = module_figures(adapter, nullptr, options.threads);
+  if (options.with_statistics)
+    report.modules = module_figures(adapter, tensor_figures(adapter.tensors, options.threads),
+                                    nullptr, options.threads);
   report.groups = group_modules(adapter, report.modules);
   const auto directory =
       std::filesystem::is_directory(adapter.path) ? adapter.path : adapter.path.parent_path();

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "lora/base/error.h"
-#include "lora/base/parallel.h"
 #include "lora/checkpoint/base_lock.h"
 #include "lora/checkpoint/checkpoint.h"
 #include "ops/module_figures.h"
@@ -83,22 +82,15 @@ class Verification {
   }
 
   void measure() {
-    const Adapter& adapter = *report_.adapter;
-    std::vector<const TensorMap::value_type*> floats;
-    for (const auto& entry : adapter.tensors)
-      if (is_float(entry.second.dtype)) floats.push_back(&entry);
-    std::vector<TensorStatistics> statistics(floats.size());
-    parallel_for(floats.size(), options_.threads,
-                 [&](std::size_t i) { statistics[i] = statistics_of(floats[i]->second); });
-    for (std::size_t i = 0; i < floats.size(); ++i) tensors_[floats[i]->first] = statistics[i];
-
-    report_.modules = module_figures(adapter, options_.base, options_.threads);
+    tensors_ = tensor_figures(report_.adapter->tensors, options_.threads);
+    report_.modules = module_figures(*report_.adapter, tensors_, options_.base, options_.threads);
   }
 
   void run_rules() {
-    const rules::Subject subject{*report_.adapter, report_.manifest,      tensors_, report_.modules,
-                                 options_.base,    report_.base_modules,  targets_, base_now_,
-                                 base_recorded_,   options_.require_proof};
+    const rules::Subject subject{
+        *report_.adapter, report_.manifest,       tensors_,        report_.modules,
+        options_.base,    report_.base_modules,   targets_,        base_now_,
+        base_recorded_,   options_.require_proof, options_.threads};
     rules::Report report(report_.path.string());
     for (const rules::Rule* rule : rules::all_rules()) {
       if (rule->check == nullptr) continue;
@@ -171,7 +163,7 @@ class Verification {
 
   const VerifyOptions& options_;
   VerifyReport report_;
-  std::map<std::string, TensorStatistics> tensors_;
+  TensorFigures tensors_;
   std::optional<ResolvedTargets> targets_;
   std::optional<BaseLock> base_now_;
   std::optional<BaseLock> base_recorded_;

@@ -86,7 +86,9 @@ void print_figures(const VerifyReport& report, bool all_modules, Console& consol
   std::vector<std::string> header{"  module", "rank",  "scaling", "A mean",  "A std",
                                   "B mean",   "B std", "|dW|",    "dW mean", "dW std"};
   if (with_base) header.insert(header.end(), {"W mean", "|dW|/|W|"});
-  Table table(header, std::vector<bool>(header.size(), true));
+  std::vector<bool> right(header.size(), true);
+  right.front() = false;
+  Table table(header, right);
   constexpr std::size_t kFew = 6;
   const std::size_t shown =
       all_modules || report.modules.size() <= kFew ? report.modules.size() : kFew;

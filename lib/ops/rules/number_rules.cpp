@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "lora/base/parallel.h"
 #include "lora/base/tensor_digest.h"
 #include "ops/rules/rule.h"
 
@@ -42,11 +43,22 @@ std::string owner_of_values(const Subject& subject, const std::string& key, cons
 
 void values_changed(const Subject& subject, Report& report) {
   if (!subject.manifest) return;
+  struct Pair {
+    const std::string& key;
+    const TensorRecord& record;
+    const Tensor& tensor;
+    bool is_equal = false;
+  };
+  std::vector<Pair> pairs;
   for (const auto& [key, record] : subject.manifest->tensors) {
     const auto found = subject.adapter.tensors.find(key);
-    if (found == subject.adapter.tensors.end()) continue;
-    const Tensor& tensor = found->second;
-    if (tensor_digest(key, tensor) == record.digest) continue;
+    if (found != subject.adapter.tensors.end()) pairs.push_back({key, record, found->second});
+  }
+  parallel_for(pairs.size(), subject.threads, [&](std::size_t i) {
+    pairs[i].is_equal = tensor_digest(pairs[i].key, pairs[i].tensor) == pairs[i].record.digest;
+  });
+  for (const auto& [key, record, tensor, is_equal] : pairs) {
+    if (is_equal) continue;
     std::string message;
     if (std::string(to_string(tensor.dtype)) != record.dtype || tensor.shape != record.shape) {
       message = "is " + std::string(to_string(tensor.dtype)) + " " + shape_to_string(tensor.shape) +

@@ -27,6 +27,7 @@ struct Subject {
   const std::optional<BaseLock>& base_now;        ///< computed from the base's bytes
   const std::optional<BaseLock>& base_recorded;   ///< base.lock.json beside the base
   bool require_proof = false;
+  int threads = 0;
 };
 
 struct Rule;
