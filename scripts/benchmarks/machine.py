@@ -10,11 +10,20 @@ from importlib import metadata
 FEATURES = ("sha_ni", "avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
-def describe(lora: pathlib.Path) -> str:
+def processor() -> dict[str, str]:
     info: dict[str, str] = {}
     for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
         key, _, value = line.partition(":")
         info.setdefault(key.strip(), value.strip())
+    return info
+
+
+def has_bf16() -> bool:
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(processor().get("flags", "").split())
+
+
+def describe(lora: pathlib.Path) -> str:
+    info = processor()
     flags = info.get("flags", "").split()
     present = " ".join(f if f in flags else f"no-{f}" for f in FEATURES)
     memory = int(pathlib.Path("/proc/meminfo").read_text().split()[1]) / 1e6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+from benchmarks import machine
 from benchmarks.process import Bench, megabytes, median
 
 CASES = {
@@ -44,6 +45,9 @@ def run(bench: Bench) -> None:
     steps = 3 if bench.is_quick else 5
     for name, (dtype, targets, batch, seq_len) in CASES.items():
         if bench.only and name not in bench.only:
+            continue
+        if dtype == "bf16" and not machine.has_bf16() and not bench.only:
+            print(f"{name:24} left out: bf16 is emulated here, minutes a step (training:{name} runs it)")
             continue
         ours, theirs, our_peak, their_peak = [], [], [], []
         for _ in range(bench.rounds):
