@@ -18,6 +18,9 @@ JsonArray to_array(const std::vector<std::string>& items) {
   return array;
 }
 
+// Degrees; what rounding leaves of a zero angle is shown as zero.
+std::string angle_text(double degrees) { return number_text(degrees < 1e-6 ? 0 : degrees, 3); }
+
 class Diff final : public Command {
  public:
   void add_options(OptionSet& options) override {
@@ -127,7 +130,7 @@ class Diff final : public Command {
                  pair(number_text(module.scaling_a), number_text(module.scaling_b)),
                  number_text(module.distance.norm_a), number_text(module.distance.norm_b),
                  number_text(module.distance.relative), number_text(module.distance.cosine, 6),
-                 number_text(module.distance.largest_angle, 3)});
+                 angle_text(module.distance.largest_angle)});
     }
     for (const std::string& line : table.lines()) console.line(line);
     if (shown < changed.size())

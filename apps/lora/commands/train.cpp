@@ -13,10 +13,15 @@
 namespace lora::cli {
 namespace {
 
+std::string rate_text(double tokens_per_second) {
+  return (tokens_per_second < 100
+              ? number_text(tokens_per_second, 3)
+              : count_text(static_cast<std::uint64_t>(std::llround(tokens_per_second)))) +
+         " tok/s";
+}
+
 std::string loss_text(const TrainEvent& event) {
-  std::string text =
-      "loss " + number_text(event.loss) + ", " + number_text(event.tokens_per_second, 4) + " tok/s";
-  return text;
+  return "loss " + number_text(event.loss) + ", " + rate_text(event.tokens_per_second);
 }
 
 class Train final : public Command {
@@ -184,9 +189,8 @@ class Train final : public Command {
                  (report.eval_loss ? ", eval loss " + number_text(*report.eval_loss) : ""));
     console.line(count_text(static_cast<std::uint64_t>(report.trainable_parameters)) + " of " +
                  count_text(static_cast<std::uint64_t>(report.total_parameters)) +
-                 " parameters trained, base unchanged; " +
-                 number_text(report.tokens_per_second, 4) + " tok/s, peak memory " +
-                 bytes_text(static_cast<std::uint64_t>(report.peak_rss_bytes)));
+                 " parameters trained, base unchanged; " + rate_text(report.tokens_per_second) +
+                 ", peak memory " + bytes_text(static_cast<std::uint64_t>(report.peak_rss_bytes)));
     if (report.stopped_because == "interrupted") {
       console.note("interrupted; go on with: lora train --run-dir " + run_dir_ + " --resume");
       return {kInterrupted, std::move(result), {}};
