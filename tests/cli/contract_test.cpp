@@ -192,6 +192,24 @@ TEST_CASE("colour follows flag, environment and terminal in that order") {
   REQUIRE(!colours({"--color=never"}, {{"CLICOLOR_FORCE", "1"}}));
 }
 
+TEST_CASE("an answer that cannot be written is an error, not success") {
+  TempDir directory;
+  const auto base = (directory / "base").string();
+  lora_ok({"init-base", "--preset", "mlp", "-o", base});
+  std::ofstream full("/dev/full");
+  std::ostringstream err;
+  const cli::Streams streams{full, err};
+  REQUIRE(cli::run({"inspect", base}, streams) == 5);
+  REQUIRE(contains(err.str(), "cannot write standard output"));
+}
+
+TEST_CASE("init-base takes exactly one source") {
+  REQUIRE(contains(lora::testing::lora({"init-base", "-o", "x"}).err, "found none"));
+  REQUIRE(
+      contains(lora::testing::lora({"init-base", "-o", "x", "--preset", "mlp", "--from", "y"}).err,
+               "found several"));
+}
+
 TEST_CASE("verbs that need the engine say which file is missing") {
   TempDir directory;
   const auto base = (directory / "base").string();

@@ -1,6 +1,8 @@
 #include "cli/run.h"
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <exception>
 #include <new>
 
@@ -160,7 +162,15 @@ int run(const std::vector<std::string>& arguments, const Streams& streams) {
     console.error(error);
     code = exit_code_of(error.kind());
   }
+  errno = 0;
   streams.out.flush();
+  // A reader that has gone away (a closed pipe) asked for no more; anything else is a lost answer.
+  if (!streams.out && errno != EPIPE) {
+    console.error(
+        Error(ErrorKind::output, std::string("cannot write standard output: ") +
+                                     (errno ? std::strerror(errno) : "the stream failed")));
+    code = kOutput;
+  }
   streams.err.flush();
   return code;
 }

@@ -45,6 +45,11 @@ class InitBase final : public Command {
   }
 
   Outcome run(Context& context) override {
+    const int sources = int{preset_.has_value()} + int{arch_.has_value()} + int{from_.has_value()};
+    if (sources != 1)
+      throw Error(ErrorKind::usage,
+                  std::string("expected exactly one of --preset, --arch and --from, ") +
+                      (sources == 0 ? "found none" : "found several"));
     options_.preset = preset_;
     options_.arch = arch_;
     options_.from = from_;
