@@ -16,7 +16,7 @@ int available_threads() {
   cpu_set_t mask;
   CPU_ZERO(&mask);
   if (::sched_getaffinity(0, sizeof(mask), &mask) == 0) return std::max(1, CPU_COUNT(&mask));
-  return std::max(1U, std::thread::hardware_concurrency());
+  return static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
 }
 
 void parallel_for(std::size_t count, int threads, const std::function<void(std::size_t)>& body) {
