@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
+
+#include "lora/base/equal_bytes.h"
 
 namespace lora {
 namespace {
@@ -36,12 +37,6 @@ const char* source_of_lone_head(const std::string& model_type, const std::string
     if (model_type == "bert") return tie.source;
   }
   return nullptr;
-}
-
-bool is_same(const Tensor& a, const Tensor& b) {
-  return a.dtype == b.dtype && a.shape == b.shape && a.bytes.size() == b.bytes.size() &&
-         (a.bytes.data() == b.bytes.data() ||
-          std::memcmp(a.bytes.data(), b.bytes.data(), a.bytes.size()) == 0);
 }
 
 // A bare encoder or a classifier has no output head to tie.
@@ -99,7 +94,7 @@ void apply_ties(Checkpoint& checkpoint) {
     }
     if (head == tensors.end()) {
       if (has_head(checkpoint, tie)) checkpoint.aliases[tie.head] = tie.source;
-    } else if (is_same(head->second, source->second)) {
+    } else if (has_equal_bytes(head->second, source->second)) {
       tensors.erase(head);
       checkpoint.aliases[tie.head] = tie.source;
     } else {

@@ -1,9 +1,9 @@
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <set>
 
 #include "lora/adapter/manifest.h"
+#include "lora/base/equal_bytes.h"
 #include "lora/base/error.h"
 #include "lora/base/parallel.h"
 #include "lora/engine.h"
@@ -12,12 +12,7 @@
 namespace lora {
 namespace {
 
-bool has_equal_bytes(const Tensor& a, const Tensor& b) {
-  return a.dtype == b.dtype && a.shape == b.shape && a.bytes.size() == b.bytes.size() &&
-         (a.bytes.empty() || std::memcmp(a.bytes.data(), b.bytes.data(), a.bytes.size()) == 0);
-}
-
-bool has_equal_bytes(const std::optional<Tensor>& a, const std::optional<Tensor>& b) {
+bool is_equal_or_absent(const std::optional<Tensor>& a, const std::optional<Tensor>& b) {
   return a.has_value() == b.has_value() && (!a || has_equal_bytes(*a, *b));
 }
 
@@ -63,8 +58,8 @@ ModuleDifference compare(const LoraModule& a, const LoraModule& b) {
   result.scaling_b = b.scaling;
   const bool equal_factors =
       a.scaling == b.scaling && has_equal_bytes(a.a, b.a) && has_equal_bytes(a.b, b.b);
-  result.has_equal_bytes =
-      equal_factors && has_equal_bytes(a.bias, b.bias) && has_equal_bytes(a.magnitude, b.magnitude);
+  result.has_equal_bytes = equal_factors && is_equal_or_absent(a.bias, b.bias) &&
+                           is_equal_or_absent(a.magnitude, b.magnitude);
   result.distance = update_distance(a, b);
   // Equal factors are equal, whatever rounding the general formula would show.
   if (equal_factors) result.distance.difference = result.distance.relative = 0;

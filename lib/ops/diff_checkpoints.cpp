@@ -6,6 +6,7 @@
 #include <optional>
 #include <set>
 
+#include "lora/base/equal_bytes.h"
 #include "lora/base/parallel.h"
 #include "lora/checkpoint/checkpoint.h"
 #include "lora/ops/diff.h"
@@ -63,9 +64,7 @@ std::optional<TensorDifference> compare(const std::string& name, const Tensor& a
     result.what = "shape";
     return result;
   }
-  if (a.dtype == b.dtype &&
-      (a.bytes.empty() || std::memcmp(a.bytes.data(), b.bytes.data(), a.bytes.size()) == 0))
-    return std::nullopt;
+  if (has_equal_bytes(a, b)) return std::nullopt;
   result.what = a.dtype == b.dtype ? "values" : "dtype";
   if (is_float(a.dtype) && is_float(b.dtype)) {
     compare_values(a, b, result);

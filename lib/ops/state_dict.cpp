@@ -1,10 +1,10 @@
 #include "ops/state_dict.h"
 
 #include <algorithm>
-#include <cstring>
 #include <set>
 
 #include "lora/adapter/keys.h"
+#include "lora/base/equal_bytes.h"
 #include "lora/base/error.h"
 #include "lora/checkpoint/checkpoint.h"
 #include "lora/format/safetensors.h"
@@ -25,11 +25,6 @@ bool declares(const AdapterConfig& config, const ParsedKey& key, bool module_has
       config.modules_to_save.begin(), config.modules_to_save.end(), [&](const std::string& entry) {
         return key.module_path.ends_with(entry) || has_component(key.module_path, entry);
       });
-}
-
-bool has_equal_values(const Tensor& a, const Tensor& b) {
-  return a.dtype == b.dtype && a.shape == b.shape &&
-         (a.bytes.empty() || std::memcmp(a.bytes.data(), b.bytes.data(), a.bytes.size()) == 0);
 }
 
 }  // namespace
@@ -74,7 +69,7 @@ AdapterPart adapter_part(const TensorMap& state_dict, const AdapterConfig* confi
       continue;
     }
     const auto [place, is_new] = part.tensors.emplace(to_peft_key(key), tensor);
-    if (!is_new && !has_equal_values(place->second, tensor))
+    if (!is_new && !has_equal_bytes(place->second, tensor))
       throw Error(ErrorKind::malformed, "cannot save from " + source.string() +
                                             ": two names mean " + place->first +
                                             " and their values differ, one of them is " + name)
