@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "cli/exit_codes.h"
 #include "cli/progress_line.h"
 #include "cli/units.h"
 #include "commands/commands.h"
@@ -72,8 +73,6 @@ class InitBase final : public Command {
   }
 
  private:
-  static constexpr int kDone = 0;
-
   static DType dtype_of(const std::string& name) {
     std::string upper = name;
     std::transform(upper.begin(), upper.end(), upper.begin(),

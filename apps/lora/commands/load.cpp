@@ -65,19 +65,18 @@ class Load final : public Command {
     const Checkpoint base = open_base_for(base_, adapters_.front().config, base_options_, context);
     for (const Adapter& adapter : adapters_) require_fit(adapter, base);
     if (!any_base_) check_identity(base, context);
-    const ModuleList modules = list_modules(base);
     const Counts counts = count(base);
     const bool computes = input_.has_value() || prompt_.has_value();
+    const std::vector<std::string> tree = module_tree(list_modules(base), active_);
     if (!computes || print_modules_)
-      for (const std::string& line : module_tree(modules, active_))
-        context.console.line(printable(line));
+      for (const std::string& line : tree) context.console.line(printable(line));
     const std::string summary = summary_of(counts);
     if (prompt_) {
       context.console.note(summary);
     } else {
       context.console.line(summary);
     }
-    Outcome outcome{kDone, result_of(counts, modules), {}};
+    Outcome outcome{kDone, result_of(counts, tree), {}};
     if (computes) compute(base, context, outcome.result);
     return outcome;
   }
@@ -124,8 +123,8 @@ class Load final : public Command {
            (trainable_ ? "" : "; adapters load frozen, --trainable changes that");
   }
 
-  JsonObject result_of(const Counts& counts, const ModuleList& modules) const {
-    JsonArray adapters, tree;
+  JsonObject result_of(const Counts& counts, const std::vector<std::string>& tree) const {
+    JsonArray adapters, lines;
     for (const Adapter& adapter : adapters_) {
       JsonArray names;
       for (const LoraModule& module : adapter.modules)
@@ -139,13 +138,12 @@ class Load final : public Command {
                      {"modules", std::move(names)},
                      {"saved_parameters", std::int64_t(adapter.replacements.size())}});
     }
-    for (const std::string& line : module_tree(modules, active_))
-      tree.emplace_back(printable(line));
+    for (const std::string& line : tree) lines.emplace_back(printable(line));
     return {{"adapters", std::move(adapters)},
             {"frozen_parameters", counts.frozen},
             {"trainable_parameters", counts.trainable},
             {"trainable", trainable_},
-            {"tree", std::move(tree)}};
+            {"tree", std::move(lines)}};
   }
 
   void compute(const Checkpoint& base, Context& context, JsonObject& result) {
