@@ -194,7 +194,13 @@ class Accountant {
                  std::to_string(b.shape[1]) + " columns, expected one rank");
       return;
     }
-    LoraModule module{path, kind, a, b, {}, {}, rank, 0, 0};
+    LoraModule module;
+    module.module_path = path;
+    module.kind = kind;
+    module.a = a;
+    module.b = b;
+    module.rank = rank;
+    module.base_name = path + ".weight";
     module.alpha = patterns_.alpha_of(path);
     module.scaling = patterns_.scaling_of(path, rank);
     if (fits(factors.bias, b.shape[0])) module.bias = *factors.bias.tensor;
@@ -255,6 +261,10 @@ const LoraModule* Adapter::find(std::string_view module_path) const {
                                         return module.module_path < wanted;
                                       });
   return found != modules.end() && found->module_path == module_path ? &*found : nullptr;
+}
+
+std::filesystem::path Adapter::directory() const {
+  return std::filesystem::is_directory(path) ? path : path.parent_path();
 }
 
 Adapter make_adapter(AdapterConfig config, TensorMap tensors, std::filesystem::path path) {

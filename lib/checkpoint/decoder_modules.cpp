@@ -22,6 +22,7 @@ class TreeBuilder {
     info.kind = LayerKind::linear;
     info.in_features = in;
     info.out_features = out;
+    info.weight_shape = {out, in};
     info.has_bias = has_bias;
     info.arguments = "in_features=" + std::to_string(in) + ", out_features=" + std::to_string(out) +
                      ", bias=" + (has_bias ? "True" : "False");
@@ -31,6 +32,7 @@ class TreeBuilder {
     ModuleInfo& info = module(path, family_ + "RMSNorm");
     info.kind = LayerKind::norm;
     info.out_features = width;
+    info.weight_shape = {width};
     info.arguments = "(" + std::to_string(width) + ",), eps=" + eps_;
   }
   void embedding(const std::string& path, std::int64_t rows, std::int64_t width,
@@ -39,6 +41,7 @@ class TreeBuilder {
     info.kind = LayerKind::embedding;
     info.in_features = rows;
     info.out_features = width;
+    info.weight_shape = {rows, width};
     info.arguments = std::to_string(rows) + ", " + std::to_string(width);
     // torch counts a negative padding index from the end.
     if (padding)

@@ -98,6 +98,7 @@ void describe(ModuleInfo& info, const std::map<std::string, const Tensor*>& para
   info.has_bias = parameters.contains("bias");
   if (weight == parameters.end()) return;
   const Tensor& tensor = *weight->second;
+  info.weight_shape = tensor.shape;
   if (tensor.shape.size() == 2) {
     describe_matrix(info, tensor, model_type);
   } else if (tensor.shape.size() == 1 && is_norm_name(info.module_path)) {

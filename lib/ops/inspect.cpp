@@ -77,9 +77,7 @@ void inspect_adapter(const InspectOptions& options, InspectReport& report) {
     report.modules = module_figures(adapter, tensor_figures(adapter.tensors, options.threads),
                                     nullptr, options.threads);
   report.groups = group_modules(adapter, report.modules);
-  const auto directory =
-      std::filesystem::is_directory(adapter.path) ? adapter.path : adapter.path.parent_path();
-  report.manifest = read_manifest(directory);
+  report.manifest = read_manifest(adapter.directory());
   if (report.manifest && report.manifest->base_root)
     report.base_root = report.manifest->base_root->hex();
   for (const KeyProblem& problem : adapter.problems)

@@ -53,9 +53,7 @@ class Verification {
   bool open() {
     try {
       report_.adapter = open_adapter(options_.adapter, options_.config);
-      const auto& path = report_.adapter->path;
-      report_.manifest =
-          read_manifest(std::filesystem::is_directory(path) ? path : path.parent_path());
+      report_.manifest = read_manifest(report_.adapter->directory());
       return true;
     } catch (const Error& error) {
       if (error.kind() == ErrorKind::interrupted || error.kind() == ErrorKind::resources) throw;

@@ -96,9 +96,7 @@ class OutputCheck {
       return std::nullopt;
     }
     if (options_.probe) return read_probe(*options_.probe);
-    const auto directory = std::filesystem::is_directory(report_.adapter->path)
-                               ? report_.adapter->path
-                               : report_.adapter->path.parent_path();
+    const auto directory = report_.adapter->directory();
     if (!std::filesystem::exists(directory / kProbeName)) {
       reason = "the adapter has no recorded outputs (" + std::string(kProbeName) + ")";
       return std::nullopt;

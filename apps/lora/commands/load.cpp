@@ -94,9 +94,7 @@ class Load final : public Command {
   void check_identity(const Checkpoint& base, Context& context) const {
     std::optional<BaseLock> lock;
     for (const Adapter& adapter : adapters_) {
-      const auto directory =
-          std::filesystem::is_directory(adapter.path) ? adapter.path : adapter.path.parent_path();
-      const auto manifest = read_manifest(directory);
+      const auto manifest = read_manifest(adapter.directory());
       if (!manifest || !manifest->base_root) continue;
       if (!lock) lock = lock_of(base, context.threads(), context.sinks);
       require_recorded_base(*manifest, *lock, adapter.path.string(), base.path.string());

@@ -67,6 +67,8 @@ const std::vector<Rule>& key_rules();       ///< LV3xx
 const std::vector<Rule>& number_rules();    ///< LV4xx
 const std::vector<Rule>& identity_rules();  ///< LV5xx
 const std::vector<Rule>& output_rules();    ///< LV6xx
+const std::vector<Rule>& merged_rules();    ///< LV7xx
+const std::vector<Rule>& security_rules();  ///< LV8xx
 std::vector<const Rule*> all_rules();
 const Rule& rule_by_id(std::string_view id);
 

@@ -15,19 +15,44 @@
 
 namespace lora {
 
-/// One adapted module. `a` is [rank, in], `b` is [out, rank] (linear and conv1d); for embeddings
-/// `a` is [rank, rows] and `b` is [width, rank]. The applied update of a linear weight [out, in] is
-/// scaling * b . a.
+/// One site that got LoRA factors, with everything its update depends on. `update_factors`
+/// (lora/adapter/update.h) turns any kind into plain products of matrices.
+///
+/// Shapes of `a` and `b` by kind: linear, conv1d, attention [rank, in] and [out, rank]; embedding
+/// [rank, rows] and [width, rank]; convolution [rank, in, kernel...] and [out, rank/groups, 1...];
+/// parameter [rank * experts, in] and [out, rank * experts].
 struct LoraModule {
+  /// Path of the site. Sites inside another LoRA layer keep the `base_layer` components that tell
+  /// them apart (attention output projections, several expert parameters of one module).
   std::string module_path;
-  LayerKind kind = LayerKind::linear;  ///< linear or embedding, as far as the keys can tell
+  LayerKind kind = LayerKind::linear;  ///< as far as keys, shapes and configuration can tell
   Tensor a;
   Tensor b;
-  std::optional<Tensor> bias;       ///< lora_B.bias
-  std::optional<Tensor> magnitude;  ///< DoRA
-  std::int64_t rank = 0;            ///< from the tensors
-  double alpha = 0;                 ///< from the configuration (lora_alpha, alpha_pattern)
-  double scaling = 0;  ///< alpha/rank or alpha/sqrt(rank), with the rank of the tensors
+  std::optional<Tensor> bias;  ///< lora_B.bias [out] (lora_bias)
+  std::optional<Tensor>
+      magnitude;                   ///< DoRA: [out], embeddings [width], convolutions [1, out, 1...]
+  std::optional<Tensor> diagonal;  ///< KaSA: lora_diag [rank], between B and A
+  std::int64_t rank = 0;           ///< of one product, from the tensors
+  double alpha = 0;                ///< from the configuration (lora_alpha, alpha_pattern)
+  double scaling = 0;              ///< alpha/rank or alpha/sqrt(rank), with the rank of the tensors
+  /// Name of the base parameter that the update is added to ("h.0.c_attn.weight",
+  /// "attn.in_proj_weight", "mlp.experts.gate_up_proj").
+  std::string base_name;
+  /// How many times the update is added. PEFT adds that of nn.MultiheadAttention's out_proj twice
+  /// and trains it that way (docs/formats.md says by which versions); 1 everywhere else.
+  double times = 1;
+  std::int64_t experts = 1;                 ///< parameter: products stacked in a and b
+  bool is_in_out = false;                   ///< parameter: stored [E, in, out] (transposed layout)
+  std::int64_t groups = 1;                  ///< convolution
+  std::int64_t blocks_a = 1, blocks_b = 1;  ///< BD-LoRA: blocks on the diagonal of a or b
+};
+
+/// Replacement rows of an embedding (trainable_token_indices): row i is the new value of row
+/// indices[i] of the base's embedding, not a difference.
+struct TokenRows {
+  std::string module_path;            ///< of the embedding
+  std::vector<std::int64_t> indices;  ///< from the configuration
+  Tensor rows;                        ///< [n, width]
 };
 
 /// How a file's keys are accounted for; everything that is not clean is listed, nothing dropped.
@@ -55,10 +80,13 @@ struct Adapter {
   /// Full base parameters the adapter brings along (modules_to_save, biases, saved embeddings), by
   /// base_name. Unexplained base parameters are not here.
   TensorMap replacements;
+  std::vector<TokenRows> tokens;          ///< sorted by module_path
   std::vector<std::string> unclean_keys;  ///< as in the file, where not a clean peft_key
   std::vector<KeyProblem> problems;       ///< sorted by key
 
   const LoraModule* find(std::string_view module_path) const;
+  /// The folder whose manifest, probe and tokenizer belong to this adapter.
+  std::filesystem::path directory() const;
 };
 
 inline constexpr const char* kAdapterConfigName = "adapter_config.json";

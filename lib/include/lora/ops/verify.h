@@ -28,8 +28,15 @@ struct VerifyOptions {
   std::filesystem::path adapter;        ///< adapter directory, or weights file with `config`
   std::optional<AdapterConfig> config;  ///< for a weights file alone
   const Checkpoint* base = nullptr;     ///< null: what can be told without a base
-  bool check_outputs = false;           ///< compare outputs with the record; needs base and engine
+  /// Hash every tensor of the base. Otherwise only the targeted ones are hashed where a
+  /// base.lock.json vouches for the others.
+  bool full = false;
+  const Checkpoint* merged = nullptr;  ///< checkpoint that claims to be base + adapter
+  /// Other adapters that `merged` may have been made with, to name the one that fits.
+  std::vector<const Adapter*> candidates;
+  bool check_outputs = false;  ///< compare outputs with the record; needs base and engine
   std::optional<std::filesystem::path> probe;  ///< record to use instead of the adapter's own
+  int null_samples = 0;  ///< compare the effect with this many random adapters of equal norm
   /// Called when outputs are to be computed; throws Error(resources) when there is no engine.
   std::function<Engine&()> engine;
   bool require_proof = false;  ///< an unproven base is an error
