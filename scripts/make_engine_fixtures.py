@@ -5,16 +5,21 @@ Writes one folder a case under tests/golden/engine: a base (config.json, model.s
 adapter as PEFT saves it, and expected.safetensors with inputs, logits, greedy tokens, the loss of
 one batch and the gradient of every trainable parameter under its key in the adapter file
 ("grad.<key>"). Needs torch, transformers, peft and safetensors (scripts/setup installs them for the
-parity tests).
+parity tests). Also writes tests/golden/checkpoint/modules.json: the module trees of small gpt2 and
+bert models as named_modules() lists them. Names of cases on the command line limit what is written.
 """
 
+import json
 import pathlib
-import shutil
+import sys
 
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    BertConfig, BertForMaskedLM, BertForSequenceClassification, GPT2Config,
+    GPT2ForSequenceClassification, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM,
+)
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent / "tests" / "golden" / "engine"
 COMMON = dict(vocab_size=64, hidden_size=32, intermediate_size=40, num_hidden_layers=2,
@@ -140,14 +145,47 @@ def mlp_case(name, final_name, final, seed):
     save_file(expected, folder / "expected.safetensors")
 
 
+def shown_arguments(module):
+    """What print(module) has between the parentheses; Conv1D has no extra_repr."""
+    is_leaf = next(module.children(), None) is None
+    return repr(module)[len(type(module).__name__) + 1:-1] if is_leaf else module.extra_repr()
+
+
+def module_trees():
+    gpt2 = dict(vocab_size=20, n_positions=16, n_embd=8, n_head=2, n_layer=2, bos_token_id=0,
+                eos_token_id=0)
+    bert = dict(vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+                intermediate_size=12, max_position_embeddings=16)
+    models = {
+        "gpt2": GPT2LMHeadModel(GPT2Config(**gpt2, resid_pdrop=0, attn_pdrop=0.0, n_inner=12)),
+        "gpt2_classifier": GPT2ForSequenceClassification(
+            GPT2Config(**gpt2, num_labels=3, activation_function="leaky_relu")),
+        "bert": BertForMaskedLM(BertConfig(**bert, pad_token_id=None, hidden_act="gelu_new")),
+        "bert_classifier": BertForSequenceClassification(BertConfig(**bert)),
+        "bert_classifier_dropout": BertForSequenceClassification(
+            BertConfig(**bert, num_labels=1, classifier_dropout=0.25, layer_norm_eps=1e-5)),
+    }
+    trees = {}
+    for name, model in models.items():
+        model.config.architectures = [type(model).__name__]
+        trees[name] = {"config": model.config.to_dict(),
+                       "modules": [[path, type(module).__name__, shown_arguments(module)]
+                                   for path, module in model.named_modules()]}
+    path = ROOT.parent / "checkpoint" / "modules.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(trees, indent=0, sort_keys=True) + "\n")
+
+
 def main():
-    shutil.rmtree(ROOT, ignore_errors=True)
-    ROOT.mkdir(parents=True)
-    for seed, (name, (model_options, lora_options)) in enumerate(CASES.items()):
-        llama_case(name, model_options, lora_options, 10 * seed + 1)
-    mlp_case("mlp_log_softmax", "log_softmax", torch.nn.LogSoftmax(dim=1), 71)
-    mlp_case("mlp_sigmoid", "sigmoid", torch.nn.Sigmoid(), 72)
-    mlp_case("mlp_none", "none", torch.nn.Identity(), 73)
+    cases = {name: (lambda name=name, seed=10 * seed + 1: llama_case(name, *CASES[name], seed))
+             for seed, name in enumerate(CASES)}
+    cases["mlp_log_softmax"] = lambda: mlp_case("mlp_log_softmax", "log_softmax",
+                                                torch.nn.LogSoftmax(dim=1), 71)
+    cases["mlp_sigmoid"] = lambda: mlp_case("mlp_sigmoid", "sigmoid", torch.nn.Sigmoid(), 72)
+    cases["mlp_none"] = lambda: mlp_case("mlp_none", "none", torch.nn.Identity(), 73)
+    cases["modules"] = module_trees
+    for name in sys.argv[1:] or cases:
+        cases[name]()
 
 
 if __name__ == "__main__":

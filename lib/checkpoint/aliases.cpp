@@ -53,6 +53,8 @@ void untie(Checkpoint& checkpoint, const Tie& tie) {
   config.tie_word_embeddings = false;
   if (config.layout) config.layout->tie_word_embeddings = false;
   if (config.decoder) config.decoder->tie_word_embeddings = false;
+  if (config.gpt2) config.gpt2->tie_word_embeddings = false;
+  if (config.bert) config.bert->tie_word_embeddings = false;
   checkpoint.notes.push_back("config.json ties " + std::string(tie.head) + " to " + tie.source +
                              ", but their values differ: both are kept and not tied, as "
                              "transformers does");

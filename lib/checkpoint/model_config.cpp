@@ -4,8 +4,10 @@
 #include <set>
 #include <utility>
 
+#include "checkpoint/bert_config.h"
 #include "checkpoint/config_fields.h"
 #include "checkpoint/decoder_config.h"
+#include "checkpoint/gpt2_config.h"
 #include "checkpoint/mlp_config.h"
 
 namespace lora {
@@ -79,11 +81,15 @@ ModelConfig parse_model_config(Json document, const std::string& context) {
 
   if (config.model_type == "llama" || config.model_type == "mistral") {
     parse_decoder(config, context);
+  } else if (config.model_type == "gpt2") {
+    parse_gpt2(config, context);
+  } else if (config.model_type == "bert") {
+    parse_bert(config, context);
   } else if (config.model_type == "mlp") {
     parse_mlp(config, context);
   } else {
     config.unsupported_reason = "model_type \"" + config.model_type +
-                                "\" is not supported yet, expected llama, mistral or mlp";
+                                "\" is not supported yet, expected llama, mistral, gpt2, bert or mlp";
   }
   return config;
 }
@@ -99,6 +105,25 @@ void apply_generation_config(ModelConfig& config, const Json& document,
   if (!ids) return;
   if (config.layout) config.layout->eos_token_ids = *ids;
   if (config.decoder) config.decoder->eos_token_ids = *ids;
+  if (config.gpt2) config.gpt2->eos_token_ids = *ids;
+}
+
+std::optional<TokenModel> ModelConfig::token_model() const {
+  const auto labels_of = [](const HeadConfig& head) {
+    return head.kind == HeadConfig::Kind::sequence_classification ? head.num_labels : 0;
+  };
+  if (decoder)
+    return TokenModel{decoder->vocab_size, decoder->max_position_embeddings, true, 0,
+                      decoder->eos_token_ids};
+  if (gpt2) {
+    const std::int64_t labels = labels_of(gpt2->head);
+    return TokenModel{gpt2->vocab_size, gpt2->max_position_embeddings, labels == 0, labels,
+                      gpt2->eos_token_ids};
+  }
+  if (bert)
+    return TokenModel{
+        bert->vocab_size, bert->max_position_embeddings, false, labels_of(bert->head), {}};
+  return std::nullopt;
 }
 
 }  // namespace lora

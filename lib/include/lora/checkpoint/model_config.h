@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lora/base/dtype.h"
@@ -49,6 +50,64 @@ struct DecoderConfig {
   std::optional<std::int64_t> pad_token_id;
 };
 
+/// What a transformer does with its last hidden states.
+struct HeadConfig {
+  enum class Kind {
+    language_model,           ///< a score for each token of the vocabulary, at each position
+    sequence_classification,  ///< num_labels scores for a whole sequence
+  };
+  Kind kind = Kind::language_model;
+  std::int64_t num_labels = 2;  ///< length of `id2label`, else `num_labels`
+  /// regression | single_label_classification | multi_label_classification; empty: what the labels
+  /// of a batch say, as in transformers.
+  std::string problem_type;
+};
+
+/// GPT-2 (model_type gpt2): learned positions, Conv1D layers, a norm in front of each block.
+struct Gpt2Config {
+  std::int64_t vocab_size = 0;
+  std::int64_t hidden_size = 0;
+  std::int64_t intermediate_size = 0;
+  std::int64_t num_layers = 0;
+  std::int64_t num_heads = 0;
+  std::int64_t max_position_embeddings = 0;
+  std::string activation;  ///< one of transformers' names, see activation_class
+  double layer_norm_eps = 1e-5;
+  double embedding_dropout = 0, attention_dropout = 0, residual_dropout = 0;  ///< in training
+  bool scale_attention = true;  ///< scores divided by the root of the head's width
+  bool scale_by_layer = false;  ///< scores divided by 1 + layer index as well
+  bool tie_word_embeddings = true;
+  HeadConfig head;
+  std::vector<std::int64_t> eos_token_ids;
+  std::optional<std::int64_t> pad_token_id;
+};
+
+/// BERT (model_type bert, no decoder): token types, learned positions, a norm behind each block.
+struct BertConfig {
+  std::int64_t vocab_size = 0;
+  std::int64_t hidden_size = 0;
+  std::int64_t intermediate_size = 0;
+  std::int64_t num_layers = 0;
+  std::int64_t num_heads = 0;
+  std::int64_t max_position_embeddings = 0;
+  std::int64_t token_types = 0;
+  std::string activation;
+  double layer_norm_eps = 1e-12;
+  double hidden_dropout = 0, attention_dropout = 0, classifier_dropout = 0;  ///< in training
+  bool tie_word_embeddings = true;
+  HeadConfig head;
+  std::optional<std::int64_t> pad_token_id;  ///< its embedding gets no gradient
+};
+
+/// What feeding token ids to a model needs to know, whatever its family.
+struct TokenModel {
+  std::int64_t vocab_size = 0;
+  std::int64_t max_positions = 0;
+  bool is_causal = false;       ///< predicts the next token: can generate, trains on plain text
+  std::int64_t num_labels = 0;  ///< of a sequence classifier (logits [batch, labels]), otherwise 0
+  std::vector<std::int64_t> eos_token_ids;
+};
+
 /// A plain chain of Linear layers with one activation between them.
 struct MlpConfig {
   std::vector<std::string> layers;         ///< module paths in order ("fc1", "net.2")
@@ -69,16 +128,22 @@ struct ModelConfig {
   std::optional<DecoderConfig> layout;
   /// The same, set only when the engine can run it as decoder.
   std::optional<DecoderConfig> decoder;
+  std::optional<Gpt2Config> gpt2;  ///< set only when the engine can run it, as is bert
+  std::optional<BertConfig> bert;
   std::optional<MlpConfig> mlp;
-  /// Why neither `decoder` nor `mlp` is set, for the message of a verb that needs one.
+  /// Why none of decoder, gpt2, bert and mlp is set, for the message of a verb that needs one.
   std::string unsupported_reason;
+
+  /// Set for every model that the engine can run on token ids.
+  std::optional<TokenModel> token_model() const;
   bool is_transformers() const { return model_type != "mlp"; }
 };
 
 /// Throws Error(malformed) naming the field. A model_type this program cannot run is fine here
-/// (decoder and mlp stay empty, unsupported_reason says why): light verbs need no architecture.
-/// `context` names the document, usually its path. Of `rope_scaling` and `rope_parameters` the
-/// former wins, as in transformers; inside either, `rope_theta` precedes the top-level one.
+/// (decoder, gpt2, bert and mlp stay empty, unsupported_reason says why): light verbs need no
+/// architecture. `context` names the document, usually its path. Of `rope_scaling` and
+/// `rope_parameters` the former wins, as in transformers; inside either, `rope_theta` precedes the
+/// top-level one.
 ModelConfig parse_model_config(Json document, const std::string& context);
 
 /// Takes the end-of-text ids of generation_config.json, which precede those of config.json.
@@ -86,6 +151,10 @@ void apply_generation_config(ModelConfig& config, const Json& document, const st
 
 /// The config.json of an mlp whose weights have this dtype.
 JsonObject mlp_document(const MlpConfig& mlp, const std::string& dtype);
+
+/// Class of transformers 5.23 (or torch) behind a name of its activation table ("gelu_new":
+/// "NewGELUActivation"); empty for names that the engine does not compute.
+std::string_view activation_class(std::string_view name);
 
 /// "float32" for F32 and so on for the float dtypes; empty for others.
 std::string config_dtype_name(DType dtype);
