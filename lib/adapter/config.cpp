@@ -1,18 +1,16 @@
 #include "lora/adapter/config.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 #include "adapter/config_fields.h"
+#include "lora/adapter/config_check.h"
 #include "lora/base/error.h"
 
 namespace lora {
 namespace {
 
 constexpr const char* kWrittenPeftVersion = "0.21.2";
-constexpr std::array<std::string_view, 6> kTaskTypes{
-    "SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"};
 
 // PEFT's own values are Python ints wherever the user gave one.
 Json number_json(double value) {
@@ -61,7 +59,7 @@ std::string_view to_string(BiasMode mode) {
   return "none";
 }
 
-JsonObject typed_members(const AdapterConfig& config) {
+JsonObject members_of(const AdapterConfig& config) {
   Json layers;
   if (!config.layers_to_transform.empty())
     layers = JsonArray(config.layers_to_transform.begin(), config.layers_to_transform.end());
@@ -89,44 +87,8 @@ JsonObject typed_members(const AdapterConfig& config) {
           {"use_rslora", config.use_rslora}};
 }
 
-BiasMode parse_bias(const FieldReader& reader) {
-  const std::string name = reader.one_of("bias", "none", {"none", "all", "lora_only"});
-  if (name == "all") return BiasMode::all;
-  return name == "lora_only" ? BiasMode::lora_only : BiasMode::none;
-}
-
 void read_typed_members(const FieldReader& reader, AdapterConfig& config) {
-  config.task_type = reader.text_or_null("task_type");
-  config.peft_version = reader.text_or_null("peft_version");
-  config.base_model_name_or_path = reader.text_or_null("base_model_name_or_path");
-  config.revision = reader.text_or_null("revision");
-  config.rank = reader.positive("r", 8);
-  config.alpha = reader.number("lora_alpha", 8);
-  config.dropout = reader.number("lora_dropout", 0);
-  if (config.dropout < 0 || config.dropout >= 1)
-    reader.refuse("lora_dropout", *reader.find("lora_dropout"), "a number in [0, 1)");
-  config.use_rslora = reader.boolean("use_rslora", false);
-  config.use_dora = reader.boolean("use_dora", false);
-  config.lora_bias = reader.boolean("lora_bias", false);
-  config.fan_in_fan_out = reader.boolean("fan_in_fan_out", false);
-  config.bias = parse_bias(reader);
-  config.target_modules = reader.selector("target_modules");
-  config.exclude_modules = reader.selector("exclude_modules");
-  config.rank_pattern = reader.pattern("rank_pattern", true);
-  config.alpha_pattern = reader.pattern("alpha_pattern", false);
-  config.modules_to_save = reader.names_or_null("modules_to_save", false);
-  config.layers_to_transform = reader.indices_or_null("layers_to_transform");
-  config.layers_pattern = reader.names_or_null("layers_pattern", true);
-  if (const Json* init = reader.find("init_lora_weights")) {
-    if (!init->is_bool() && !init->is_string())
-      reader.refuse("init_lora_weights", *init, "true, false or a string");
-    config.init_lora_weights = *init;
-  }
-  if (const Json* mapping = reader.find("auto_mapping")) {
-    if (!mapping->is_null() && !mapping->is_object())
-      reader.refuse("auto_mapping", *mapping, "an object or null");
-    config.auto_mapping = *mapping;
-  }
+  for (const TypedMember& member : typed_members()) member.read(reader, config);
 }
 
 void require_lora(const FieldReader& reader, const std::string& context) {
@@ -165,7 +127,7 @@ AdapterConfig parse_adapter_config(const Json& document, const std::string& cont
 
   AdapterConfig config;
   read_typed_members(reader, config);
-  check_untyped_fields(reader);
+  for (const auto& [field, fallback] : untyped_defaults()) check_untyped_field(reader, field);
   for (const auto& [name, value] : *object) {
     if (!is_typed_field(name)) {
       config.other[name] = value;
@@ -184,37 +146,18 @@ AdapterConfig read_adapter_config(const std::filesystem::path& path) {
 }
 
 std::optional<std::string> find_conflict(const AdapterConfig& config) {
-  if (config.task_type &&
-      std::find(kTaskTypes.begin(), kTaskTypes.end(), *config.task_type) == kTaskTypes.end()) {
-    std::string known;
-    for (const std::string_view name : kTaskTypes)
-      known += (known.empty() ? "" : ", ") + std::string(name);
-    return "task_type is \"" + *config.task_type + "\", expected one of " + known;
-  }
-  const bool is_regex = std::holds_alternative<std::string>(config.target_modules);
-  const bool has_layers = !config.layers_to_transform.empty();
-  if (is_regex && has_layers)
-    return "layers_to_transform cannot be used when target_modules is a string, expected a list";
-  if (is_regex && !config.layers_pattern.empty())
-    return "layers_pattern cannot be used when target_modules is a string, expected a list";
-  const Json* spelled_layers = config.spelling.find("layers_to_transform");
-  const bool has_empty_list = spelled_layers != nullptr && spelled_layers->is_array();
-  if (!config.layers_pattern.empty() && !has_layers && !has_empty_list)
-    return "layers_pattern is given without layers_to_transform, expected both";
-  if (config.lora_bias && config.use_dora)
-    return "lora_bias and use_dora are both true, expected at most one";
-  if (config.lora_bias && !config.init_lora_weights.is_bool())
-    return "lora_bias is true and init_lora_weights is a string, expected true or false";
-  return std::nullopt;
+  std::vector<ConfigProblem> conflicts = find_conflicts(config);
+  if (conflicts.empty()) return std::nullopt;
+  return std::move(conflicts.front().message);
 }
 
 Json to_json(const AdapterConfig& config) {
-  JsonObject document = typed_members(config);
+  JsonObject document = members_of(config);
   if (!config.spelling.empty()) {
     AdapterConfig as_spelled;
     const std::string context = "the configuration as spelled";
     read_typed_members(FieldReader(config.spelling, context), as_spelled);
-    const JsonObject canonical = typed_members(as_spelled);
+    const JsonObject canonical = members_of(as_spelled);
     for (const auto& [name, value] : config.spelling)
       if (*canonical.find(name) == *document.find(name)) document[name] = value;
   }

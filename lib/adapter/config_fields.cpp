@@ -9,29 +9,6 @@
 namespace lora {
 namespace {
 
-constexpr std::array<std::string_view, 22> kTypedFields{"alpha_pattern",
-                                                        "auto_mapping",
-                                                        "base_model_name_or_path",
-                                                        "bias",
-                                                        "exclude_modules",
-                                                        "fan_in_fan_out",
-                                                        "init_lora_weights",
-                                                        "layers_pattern",
-                                                        "layers_to_transform",
-                                                        "lora_alpha",
-                                                        "lora_bias",
-                                                        "lora_dropout",
-                                                        "modules_to_save",
-                                                        "peft_type",
-                                                        "peft_version",
-                                                        "r",
-                                                        "rank_pattern",
-                                                        "revision",
-                                                        "target_modules",
-                                                        "task_type",
-                                                        "use_dora",
-                                                        "use_rslora"};
-
 // Far above any real rank, and small enough that products of two stay exact.
 constexpr std::int64_t kMaxPositive = 2147483647;
 constexpr std::string_view kPositive = "an integer from 1 to 2147483647";
@@ -205,34 +182,30 @@ const JsonObject& untyped_defaults() {
   return defaults;
 }
 
-bool is_typed_field(std::string_view name) {
-  return std::find(kTypedFields.begin(), kTypedFields.end(), name) != kTypedFields.end();
-}
-
-void check_untyped_fields(const FieldReader& reader) {
-  for (const std::string_view field : {"ensure_weight_tying", "inference_mode", "use_qalora"})
-    reader.boolean(field, false);
-  reader.positive("qalora_group_size", 16);
-  reader.text_or_null("megatron_core");
-  reader.names_or_null("target_parameters", false);
-
-  const auto require = [&](std::string_view field, bool (*accepts)(const Json&),
-                           std::string_view expected) {
+void check_untyped_field(const FieldReader& reader, std::string_view field) {
+  const auto require = [&](bool (*accepts)(const Json&), std::string_view expected) {
     const Json* value = reader.find(field);
     if (value != nullptr && !value->is_null() && !accepts(*value))
       reader.refuse(field, *value, expected);
   };
-  require("alora_invocation_tokens", is_index_list, "a list of token ids or null");
-  require("trainable_token_indices", is_token_selection,
-          "a list of token ids, an object of names to such lists, or null");
-  require(
-      "layer_replication", [](const Json& value) { return is_array_of(value, is_layer_range); },
-      "a list of [start, end) pairs or null");
-  for (const std::string_view field :
-       {"arrow_config", "corda_config", "eva_config", "kasa_config", "loftq_config",
-        "lora_ga_config", "megatron_config", "monteclora_config", "use_bdlora", "velora_config"})
-    require(
-        field, [](const Json& value) { return value.is_object(); }, "an object or null");
+  if (field == "ensure_weight_tying" || field == "inference_mode" || field == "use_qalora") {
+    reader.boolean(field, false);
+  } else if (field == "qalora_group_size") {
+    reader.positive(field, 16);
+  } else if (field == "megatron_core") {
+    reader.text_or_null(field);
+  } else if (field == "target_parameters") {
+    reader.names_or_null(field, false);
+  } else if (field == "alora_invocation_tokens") {
+    require(is_index_list, "a list of token ids or null");
+  } else if (field == "trainable_token_indices") {
+    require(is_token_selection, "a list of token ids, an object of names to such lists, or null");
+  } else if (field == "layer_replication") {
+    require([](const Json& value) { return is_array_of(value, is_layer_range); },
+            "a list of [start, end) pairs or null");
+  } else {
+    require([](const Json& value) { return value.is_object(); }, "an object or null");
+  }
 }
 
 }  // namespace lora

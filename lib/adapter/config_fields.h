@@ -45,10 +45,19 @@ class FieldReader {
 /// by default.
 const JsonObject& untyped_defaults();
 
-/// Names of the typed members on disk.
+/// Whether this is the name of a typed member on disk.
 bool is_typed_field(std::string_view name);
 
-/// Throws Error(malformed) unless the untyped fields that are present have PEFT's types.
-void check_untyped_fields(const FieldReader& reader);
+/// Throws Error(malformed) unless this field of untyped_defaults() is absent or of PEFT's type.
+void check_untyped_field(const FieldReader& reader, std::string_view field);
+
+/// Reads one typed member into the configuration; throws Error(malformed).
+struct TypedMember {
+  std::string_view field;
+  void (*read)(const FieldReader&, AdapterConfig&);
+};
+
+/// Every typed member except peft_type.
+const std::vector<TypedMember>& typed_members();
 
 }  // namespace lora

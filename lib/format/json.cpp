@@ -11,6 +11,7 @@
 #include "format/utf8.h"
 #include "lora/base/error.h"
 #include "lora/base/mapped_file.h"
+#include "lora/format/json_lenient.h"
 
 namespace lora {
 namespace {
@@ -22,7 +23,9 @@ constexpr std::size_t kMaxFileSize = std::size_t{1} << 30;
 // Builds the value from events, because a DOM parse would hide duplicate keys.
 class Builder final : public nlohmann::json_sax<nlohmann::json> {
  public:
-  explicit Builder(std::string_view context) : context_(context) {}
+  /// With `repeated`, keys given twice are listed there instead of refused.
+  explicit Builder(std::string_view context, std::vector<std::string>* repeated = nullptr)
+      : context_(context), repeated_(repeated) {}
 
   bool null() override { return add(Json()); }
   bool boolean(bool value) override { return add(Json(value)); }
@@ -34,9 +37,10 @@ class Builder final : public nlohmann::json_sax<nlohmann::json> {
 
   bool start_object(std::size_t) override { return open(Json(JsonObject())); }
   bool key(string_t& name) override {
-    if (stack_.back().as_object()->find(name) != nullptr)
-      throw malformed("duplicate key " + in_quotes(name));
+    const bool is_repeated = stack_.back().as_object()->find(name) != nullptr;
+    if (is_repeated && repeated_ == nullptr) throw malformed("duplicate key " + in_quotes(name));
     keys_.back() = std::move(name);
+    if (is_repeated) repeated_->push_back(path());
     return true;
   }
   bool end_object() override { return close(); }
@@ -86,7 +90,14 @@ class Builder final : public nlohmann::json_sax<nlohmann::json> {
     return true;
   }
 
+  std::string path() const {
+    std::string text;
+    for (const std::string& key : keys_) text += (text.empty() || key.empty() ? "" : ".") + key;
+    return text;
+  }
+
   std::string_view context_;
+  std::vector<std::string>* repeated_;
   Json root_;
   std::vector<Json> stack_;
   std::vector<std::string> keys_;
@@ -343,8 +354,9 @@ std::string_view Json::type_name() const {
   return is_array() ? "array" : "object";
 }
 
-Json parse_json(std::string_view text, std::string_view context) {
-  Builder builder(context);
+namespace {
+
+Json build(Builder& builder, std::string_view text) {
   // The library skips a byte order mark and takes a NUL for the end of the text.
   if (text.starts_with("\xEF\xBB\xBF"))
     throw builder.malformed("found a byte order mark, expected plain UTF-8");
@@ -352,6 +364,20 @@ Json parse_json(std::string_view text, std::string_view context) {
     throw builder.malformed("at byte " + std::to_string(nul + 1) + ": found a NUL byte");
   nlohmann::json::sax_parse(text.begin(), text.end(), &builder);
   return builder.take();
+}
+
+}  // namespace
+
+Json parse_json(std::string_view text, std::string_view context) {
+  Builder builder(context);
+  return build(builder, text);
+}
+
+LenientJson parse_json_lenient(std::string_view text, std::string_view context) {
+  LenientJson result;
+  Builder builder(context, &result.repeated_keys);
+  result.value = build(builder, text);
+  return result;
 }
 
 Json read_json_file(const std::filesystem::path& path) {
