@@ -35,12 +35,12 @@ class JsonObject {
   Json* find(std::string_view key);
   Json& operator[](std::string_view key);  ///< appends null when absent
   bool erase(std::string_view key);        ///< false when absent
-  std::size_t size() const { return members_.size(); }
-  bool empty() const { return members_.empty(); }
-  auto begin() const { return members_.begin(); }
-  auto end() const { return members_.end(); }
-  auto begin() { return members_.begin(); }
-  auto end() { return members_.end(); }
+  std::size_t size() const;
+  bool empty() const;
+  std::vector<JsonMember>::const_iterator begin() const;
+  std::vector<JsonMember>::const_iterator end() const;
+  std::vector<JsonMember>::iterator begin();
+  std::vector<JsonMember>::iterator end();
   friend bool operator==(const JsonObject&, const JsonObject&);
 
  private:
@@ -103,6 +103,16 @@ class Json {
                JsonObject>
       value_;
 };
+
+// These wait for the complete Json: its members hold one by value.
+inline std::size_t JsonObject::size() const { return members_.size(); }
+inline bool JsonObject::empty() const { return members_.empty(); }
+inline std::vector<JsonMember>::const_iterator JsonObject::begin() const {
+  return members_.begin();
+}
+inline std::vector<JsonMember>::const_iterator JsonObject::end() const { return members_.end(); }
+inline std::vector<JsonMember>::iterator JsonObject::begin() { return members_.begin(); }
+inline std::vector<JsonMember>::iterator JsonObject::end() { return members_.end(); }
 
 struct JsonStyle {
   int indent = -1;          ///< -1: one line; otherwise spaces per level
