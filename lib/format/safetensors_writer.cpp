@@ -153,7 +153,7 @@ std::vector<TensorSource> sources_of(const TensorMap& tensors) {
   std::vector<TensorSource> sources;
   sources.reserve(tensors.size());
   for (const auto& [name, tensor] : tensors)
-    sources.push_back({name, tensor.dtype, tensor.shape, [tensor] { return tensor; }});
+    sources.push_back({name, tensor.dtype, tensor.shape, [copy = tensor] { return copy; }});
   return sources;
 }
 

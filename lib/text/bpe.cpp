@@ -121,7 +121,8 @@ Bpe::Bpe(const BpeVocabulary& vocabulary, const std::string& context)
   mask_ = merges_.size() - 1;
   std::string result;
   for (std::size_t rank = 0; rank < vocabulary.merges.size(); ++rank) {
-    const auto& [left, right] = vocabulary.merges[rank];
+    const std::string& left = vocabulary.merges[rank].first;
+    const std::string& right = vocabulary.merges[rank].second;
     result.assign(left).append(right);
     const auto id_of = [&](const std::string& spelling) {
       const std::uint32_t id = by_spelling_.find(spelling);

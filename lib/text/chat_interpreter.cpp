@@ -295,7 +295,8 @@ class Interpreter {
     Arguments out;
     for (std::size_t i = 1; i < expression.items.size(); ++i)
       out.positional.push_back(evaluate(expression.items[i]));
-    for (const auto& [key, value] : expression.named) out.named.emplace_back(key, evaluate(value));
+    for (std::size_t i = 0; i < expression.keywords.size(); ++i)
+      out.named.emplace_back(expression.keywords[i], evaluate(expression.values[i]));
     return out;
   }
 

@@ -491,9 +491,9 @@ class Parser {
     while (!take_symbol(")")) {
       if (is_symbol("*")) unsupported("unpacking of arguments");
       if (peek().kind == Kind::name && peek(1).kind == Kind::symbol && peek(1).text == "=") {
-        std::string name = take().text;
+        call.keywords.push_back(take().text);
         take();
-        call.named.emplace_back(std::move(name), expression());
+        call.values.push_back(expression());
       } else {
         call.items.push_back(expression());
       }

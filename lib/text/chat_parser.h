@@ -2,7 +2,6 @@
 #pragma once
 
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "text/chat_lexer.h"
@@ -19,8 +18,8 @@ struct Expression {
     attribute,  ///< items[0].text
     index,      ///< items[0][items[1]]
     slice,      ///< items[0][items[1]:items[2]:items[3]]; a left-out bound is a none literal
-    call,       ///< items[0](items[1..], named)
-    filter,     ///< items[0] | text(items[1..], named)
+    call,       ///< items[0](items[1..], keywords[i]=values[i])
+    filter,     ///< items[0] | text(items[1..], keywords[i]=values[i])
     test,       ///< items[0] is text(items[1..])
     binary,     ///< `text` is the operator: + - * / // % ~ ** == != < <= > >= in "not in" and or
     unary,      ///< `text`: not, -, +
@@ -31,7 +30,8 @@ struct Expression {
   std::string text;
   Value literal;
   std::vector<Expression> items;
-  std::vector<std::pair<std::string, Expression>> named;
+  std::vector<std::string> keywords;  ///< names of the arguments given by name
+  std::vector<Expression> values;     ///< one for each of `keywords`
 };
 
 struct Statement {

@@ -44,8 +44,8 @@ void take_added(const Json& document, SpecialTokens& tokens, const std::string& 
                                             ": added_tokens_decoder has the entry \"" + key +
                                             "\", expected an id with its token")
           .in_file(context);
-    const auto flag = [&](std::string_view name) {
-      const Json* member = value.find(name);
+    const auto flag = [&entry = value](std::string_view name) {
+      const Json* member = entry.find(name);
       return member && member->as_bool().value_or(false);
     };
     token.single_word = flag("single_word");
