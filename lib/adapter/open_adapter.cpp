@@ -85,6 +85,7 @@ fs::path weights_of(const fs::path& directory) {
 
 struct Weights {
   TensorMap tensors;
+  std::shared_ptr<const MappedFile> mapping;
   bool is_pickle = false;
 };
 
@@ -104,7 +105,8 @@ Weights read_weights(const fs::path& path) {
       if (!weights.tensors.emplace(entry.name, std::move(entry.tensor)).second)
         throw malformed(path, "the name " + entry.name + " twice");
   } else {
-    weights.tensors = read_safetensors(path).tensors;
+    weights.mapping = MappedFile::open(path);
+    weights.tensors = parse_safetensors(weights.mapping->bytes(), weights.mapping, path).tensors;
   }
   if (weights.tensors.empty()) throw malformed(path, "no tensor");
   return weights;
@@ -115,6 +117,7 @@ Adapter open_weights(const fs::path& path, const fs::path& weights_path, Adapter
   Adapter adapter = make_adapter(std::move(config), std::move(weights.tensors), path);
   adapter.weights_path = weights_path;
   adapter.is_pickle = weights.is_pickle;
+  if (weights.mapping) adapter.mappings.push_back(std::move(weights.mapping));
   return adapter;
 }
 

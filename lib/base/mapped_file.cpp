@@ -74,4 +74,15 @@ void MappedFile::drop(std::size_t offset, std::size_t length) const {
     ::madvise(const_cast<std::byte*>(data_) + first, last - first, MADV_DONTNEED);
 }
 
+void drop_pages(const std::vector<std::shared_ptr<const MappedFile>>& mappings,
+                std::span<const std::byte> bytes) {
+  for (const auto& mapping : mappings) {
+    const auto all = mapping->bytes();
+    if (bytes.data() < all.data() || bytes.data() + bytes.size() > all.data() + all.size())
+      continue;
+    mapping->drop(static_cast<std::size_t>(bytes.data() - all.data()), bytes.size());
+    return;
+  }
+}
+
 }  // namespace lora

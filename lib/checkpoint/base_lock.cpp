@@ -13,25 +13,6 @@ namespace {
 
 constexpr const char* kSchema = "lora.base_lock/1";
 
-class PageDropper {
- public:
-  explicit PageDropper(const Checkpoint& checkpoint) : mappings_(checkpoint.mappings) {}
-
-  // Only ranges of known file mappings may be dropped: on a heap buffer the call would erase data.
-  void drop(std::span<const std::byte> bytes) const {
-    for (const auto& mapping : mappings_) {
-      const auto all = mapping->bytes();
-      if (bytes.data() < all.data() || bytes.data() + bytes.size() > all.data() + all.size())
-        continue;
-      mapping->drop(static_cast<std::size_t>(bytes.data() - all.data()), bytes.size());
-      return;
-    }
-  }
-
- private:
-  const std::vector<std::shared_ptr<const MappedFile>>& mappings_;
-};
-
 Error malformed(const std::filesystem::path& path, const std::string& what) {
   return Error(ErrorKind::malformed, "cannot read base lock " + path.string() + ": " + what)
       .in_file(path.string());
@@ -98,7 +79,6 @@ BaseLock compute_base_lock(const Checkpoint& checkpoint, int threads, const Sink
     return a->second.bytes.size() > b->second.bytes.size();
   });
 
-  const PageDropper dropper(checkpoint);
   std::vector<Digest> digests(order.size());
   std::mutex mutex;
   std::uint64_t done = 0;
@@ -106,7 +86,7 @@ BaseLock compute_base_lock(const Checkpoint& checkpoint, int threads, const Sink
     const auto& [name, tensor] = *order[i];
     digests[i] = tensor_digest(name, tensor, [&](std::span<const std::byte> consumed) {
       sinks.throw_if_cancelled();
-      dropper.drop(consumed);
+      drop_pages(checkpoint.mappings, consumed);
       const std::lock_guard lock(mutex);
       done += consumed.size();
       sinks.report(done, total);

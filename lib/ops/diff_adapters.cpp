@@ -1,13 +1,15 @@
 #include <algorithm>
 #include <cmath>
-#include <set>
 
 #include "lora/adapter/manifest.h"
+#include "lora/adapter/update.h"
 #include "lora/base/equal_bytes.h"
 #include "lora/base/error.h"
 #include "lora/base/parallel.h"
 #include "lora/engine.h"
 #include "lora/ops/diff.h"
+#include "ops/diff_config.h"
+#include "ops/diff_groups.h"
 
 namespace lora {
 namespace {
@@ -16,54 +18,54 @@ bool is_equal_or_absent(const std::optional<Tensor>& a, const std::optional<Tens
   return a.has_value() == b.has_value() && (!a || has_equal_bytes(*a, *b));
 }
 
-// Sets are written in no particular order by PEFT.
-Json normalised(const std::string& field, Json value) {
-  if (field != "target_modules" && field != "exclude_modules" && field != "modules_to_save")
-    return value;
-  if (JsonArray* array = value.as_array())
-    std::sort(array->begin(), array->end(), [](const Json& a, const Json& b) {
-      return dump_json(a, kCompactStyle) < dump_json(b, kCompactStyle);
-    });
-  return value;
-}
-
-std::vector<FieldDifference> diff_fields(const AdapterConfig& a, const AdapterConfig& b) {
-  const Json left = to_json(a);
-  const Json right = to_json(b);
-  std::set<std::string> names;
-  for (const JsonMember& member : *left.as_object()) names.insert(member.first);
-  for (const JsonMember& member : *right.as_object()) names.insert(member.first);
-  std::vector<FieldDifference> differences;
-  for (const std::string& name : names) {
-    const auto text = [&](const Json& document) {
-      const Json* value = document.find(name);
-      return value ? dump_json(normalised(name, *value), kCompactStyle) : std::string();
-    };
-    FieldDifference difference{name, text(left), text(right)};
-    if (difference.a != difference.b) differences.push_back(std::move(difference));
-  }
-  return differences;
-}
-
-bool has_same_shape(const LoraModule& a, const LoraModule& b) {
-  return a.a.shape.at(1) == b.a.shape.at(1) && a.b.shape.at(0) == b.b.shape.at(0);
+std::string shape_text(const LoraModule& module) {
+  const MatrixShape shape = update_shape(module);
+  const std::string text =
+      "[" + std::to_string(shape.rows) + ", " + std::to_string(shape.columns) + "]";
+  return module.experts == 1 ? text : std::to_string(module.experts) + " of " + text;
 }
 
 ModuleDifference compare(const LoraModule& a, const LoraModule& b) {
   ModuleDifference result;
   result.module_path = a.module_path;
+  result.place = place_of(a.module_path);
   result.rank_a = a.rank;
   result.rank_b = b.rank;
   result.scaling_a = a.scaling;
   result.scaling_b = b.scaling;
-  const bool equal_factors =
-      a.scaling == b.scaling && has_equal_bytes(a.a, b.a) && has_equal_bytes(a.b, b.b);
+  const bool equal_factors = a.scaling == b.scaling && a.times == b.times &&
+                             has_equal_bytes(a.a, b.a) && has_equal_bytes(a.b, b.b) &&
+                             is_equal_or_absent(a.diagonal, b.diagonal);
   result.has_equal_bytes = equal_factors && is_equal_or_absent(a.bias, b.bias) &&
                            is_equal_or_absent(a.magnitude, b.magnitude);
+  result.is_direction = a.magnitude || b.magnitude;
   result.distance = update_distance(a, b);
   // Equal factors are equal, whatever rounding the general formula would show.
   if (equal_factors) result.distance.difference = result.distance.relative = 0;
   return result;
+}
+
+void add_groups(AdapterDiff& result) {
+  std::vector<GroupMember> members;
+  std::vector<ModulePlace> places;
+  std::vector<double> relative, cosines;
+  for (const ModuleDifference& module : result.modules) {
+    const UpdateDistance& distance = module.distance;
+    members.push_back({module.place, distance.norm_a, distance.norm_b, distance.difference,
+                       distance.cosine, distance.largest_angle, !module.has_equal_bytes});
+    places.push_back(module.place);
+    relative.push_back(distance.relative);
+    cosines.push_back(distance.cosine);
+  }
+  const GroupDifference total = total_of(members);
+  result.total_difference = total.difference;
+  result.total_norm_a = total.norm_a;
+  result.total_norm_b = total.norm_b;
+  result.total_cosine = total.cosine;
+  result.by_leaf = group_by_leaf(members);
+  result.by_layer = group_by_layer(members);
+  result.relative_map = heat_map(places, relative);
+  result.cosine_map = heat_map(places, cosines);
 }
 
 std::vector<float> outputs_of(Engine& engine, const Checkpoint& base, const Adapter& adapter,
@@ -116,11 +118,9 @@ AdapterDiff diff(const Adapter& a, const Adapter& b, const AdapterDiffOptions& o
     const LoraModule* other = b.find(module.module_path);
     if (other == nullptr) {
       result.only_in_a.push_back(module.module_path);
-    } else if (!has_same_shape(module, *other)) {
-      misshaped += (misshaped.empty() ? "" : ", ") + module.module_path + " ([" +
-                   std::to_string(module.b.shape[0]) + ", " + std::to_string(module.a.shape[1]) +
-                   "] and [" + std::to_string(other->b.shape[0]) + ", " +
-                   std::to_string(other->a.shape[1]) + "])";
+    } else if (shape_text(module) != shape_text(*other)) {
+      misshaped += (misshaped.empty() ? "" : ", ") + module.module_path + " (" +
+                   shape_text(module) + " and " + shape_text(*other) + ")";
     } else {
       common.emplace_back(&module, other);
     }
@@ -144,16 +144,10 @@ AdapterDiff diff(const Adapter& a, const Adapter& b, const AdapterDiffOptions& o
 
   result.modules.resize(common.size());
   parallel_for(common.size(), options.threads, [&](std::size_t i) {
+    options.sinks.throw_if_cancelled();
     result.modules[i] = compare(*common[i].first, *common[i].second);
   });
-  double squares = 0;
-  double norms = 0;
-  for (const ModuleDifference& module : result.modules) {
-    squares += module.distance.difference * module.distance.difference;
-    norms += module.distance.norm_a * module.distance.norm_a;
-  }
-  result.total_difference = std::sqrt(squares);
-  result.total_norm_a = std::sqrt(norms);
+  add_groups(result);
   if (options.base && options.engine) result.outputs = compare_outputs(a, b, options);
   return result;
 }

@@ -83,7 +83,8 @@ std::set<std::string> names_of(const Checkpoint& checkpoint) {
 
 }  // namespace
 
-CheckpointDiff diff(const Checkpoint& a, const Checkpoint& b, int threads, const Sinks& sinks) {
+CheckpointDiff diff(const Checkpoint& a, const Checkpoint& b,
+                    const CheckpointDiffOptions& options) {
   CheckpointDiff result;
   const std::set<std::string> left = names_of(a);
   const std::set<std::string> right = names_of(b);
@@ -96,10 +97,10 @@ CheckpointDiff diff(const Checkpoint& a, const Checkpoint& b, int threads, const
                       std::back_inserter(result.only_in_b));
   std::vector<std::optional<TensorDifference>> differences(common.size());
   std::atomic<std::uint64_t> done{0};
-  parallel_for(common.size(), threads, [&](std::size_t i) {
-    sinks.throw_if_cancelled();
+  parallel_for(common.size(), options.threads, [&](std::size_t i) {
+    options.sinks.throw_if_cancelled();
     differences[i] = compare(common[i], *a.find(common[i]), *b.find(common[i]));
-    sinks.report(++done, common.size());
+    options.sinks.report(++done, common.size());
   });
   for (auto& difference : differences) {
     if (difference) {

@@ -29,6 +29,7 @@ std::vector<ModuleFigures> module_figures(const Adapter& adapter, const TensorFi
     const LoraModule& module = adapter.modules[i];
     ModuleFigures& row = rows[i];
     row.module_path = module.module_path;
+    row.kind = module.kind;
     row.rank = module.rank;
     row.alpha = module.alpha;
     row.scaling = module.scaling;

@@ -83,7 +83,9 @@ TEST_CASE("checkpoints: added, removed and changed tensors with their figures") 
   std::vector<float> values = a["moved"].to_f32();
   values[3] += 0.5F;
   b["moved"] = Tensor::from_f32({100}, values);
-  const CheckpointDiff result = diff(checkpoint_of(a), checkpoint_of(b), 2, {});
+  const CheckpointDiff result =
+      diff(checkpoint_of(a), checkpoint_of(b),
+           {.threads = 2, .rank_elements = 0, .largest_rank = 256, .sinks = {}});
   REQUIRE(result.only_in_a == std::vector<std::string>{"gone"});
   REQUIRE(result.only_in_b == std::vector<std::string>{"new"});
   REQUIRE(result.equal == 1);
@@ -96,12 +98,12 @@ TEST_CASE("checkpoints: added, removed and changed tensors with their figures") 
 TEST_CASE("checkpoints: a dtype change shows the rounding, a shape change the shapes") {
   const Tensor f32 = normal_tensor("x", {64});
   const CheckpointDiff rounded =
-      diff(checkpoint_of({{"x", f32}}), checkpoint_of({{"x", f32.cast(DType::bf16)}}), 1, {});
+      diff(checkpoint_of({{"x", f32}}), checkpoint_of({{"x", f32.cast(DType::bf16)}}), {});
   REQUIRE(rounded.changed[0].what == "dtype");
   REQUIRE(rounded.changed[0].relative > 0);
   REQUIRE(rounded.changed[0].relative < 0x1p-8);
   const CheckpointDiff reshaped =
-      diff(checkpoint_of({{"x", f32}}), checkpoint_of({{"x", normal_tensor("x", {8, 8})}}), 1, {});
+      diff(checkpoint_of({{"x", f32}}), checkpoint_of({{"x", normal_tensor("x", {8, 8})}}), {});
   REQUIRE(reshaped.changed[0].what == "shape");
   REQUIRE(reshaped.changed[0].b == "F32 [8, 8]");
 }
@@ -112,5 +114,5 @@ TEST_CASE("checkpoints: a tied and an untied head with the same values are equal
   tied.aliases["lm_head.weight"] = "model.embed_tokens.weight";
   const Checkpoint untied =
       checkpoint_of({{"model.embed_tokens.weight", embedding}, {"lm_head.weight", embedding}});
-  REQUIRE(diff(tied, untied, 1, {}).is_equal());
+  REQUIRE(diff(tied, untied, {}).is_equal());
 }

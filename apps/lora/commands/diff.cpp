@@ -189,7 +189,10 @@ class Diff final : public Command {
                           !context.global.no_progress && !context.global.quiet);
     Sinks sinks = context.sinks;
     sinks.progress = &progress;
-    const CheckpointDiff result = diff(left, right, context.threads(), sinks);
+    CheckpointDiffOptions options;
+    options.threads = context.threads();
+    options.sinks = sinks;
+    const CheckpointDiff result = diff(left, right, options);
     progress.clear();
     print(result, context.console);
     return {result.is_equal() ? kDone : kAnswerIsNo, result_of(result), {}};

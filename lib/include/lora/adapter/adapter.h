@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "lora/adapter/config.h"
 #include "lora/adapter/keys.h"
 #include "lora/base/atomic_write.h"
+#include "lora/base/mapped_file.h"
 #include "lora/base/module.h"
 #include "lora/base/tensor.h"
 
@@ -82,6 +84,8 @@ struct Adapter {
   TensorMap replacements;
   std::vector<TokenRows> tokens;          ///< sorted by module_path
   std::vector<std::string> unclean_keys;  ///< as in the file, where not a clean peft_key
+  /// The mapped weights file (safetensors), so that streaming passes can drop pages behind them.
+  std::vector<std::shared_ptr<const MappedFile>> mappings;
   std::vector<KeyProblem> problems;       ///< sorted by key
 
   const LoraModule* find(std::string_view module_path) const;

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 #include <span>
+#include <vector>
 
 namespace lora {
 
@@ -33,5 +34,10 @@ class MappedFile {
   const std::byte* data_;
   std::size_t size_;
 };
+
+/// Drops the pages of `bytes` when they lie in one of `mappings`, and nothing otherwise: on a heap
+/// buffer the call would erase data.
+void drop_pages(const std::vector<std::shared_ptr<const MappedFile>>& mappings,
+                std::span<const std::byte> bytes);
 
 }  // namespace lora

@@ -61,9 +61,11 @@ struct CheckResult {
 enum class Verdict { proven, plausible, contradicted, unreadable };
 std::string_view to_string(Verdict verdict);
 
-/// The key figures of one adapted module.
+/// The key figures of one adapted module. Factors that are stored as one tensor each have its
+/// statistics in `a` and `b`.
 struct ModuleFigures {
   std::string module_path;
+  LayerKind kind = LayerKind::linear;
   std::int64_t rank = 0;
   double alpha = 0, scaling = 0;
   TensorStatistics a, b;
