@@ -6,44 +6,40 @@
 #include <utility>
 
 #include "adapter/key_accounting.h"
+#include "adapter/key_table.h"
+#include "adapter/site.h"
+#include "adapter/tied_sites.h"
+#include "adapter/token_rows.h"
 
 namespace lora {
 namespace {
 
 using Kind = KeyProblem::Kind;
-
-struct Source {
-  std::string file_key;
-  ParsedKey parsed;
-};
-
-struct Factor {
-  const Tensor* tensor = nullptr;
-  std::string file_key;
-};
-
-struct Factors {
-  Factor a, b, bias, magnitude;
-};
-
-bool same_bytes(const Tensor& x, const Tensor& y) {
-  return x.dtype == y.dtype && x.shape == y.shape &&
-         std::equal(x.bytes.begin(), x.bytes.end(), y.bytes.begin(), y.bytes.end());
-}
+using Sites = std::map<std::string, SiteTensors>;
 
 class Accountant {
  public:
-  explicit Accountant(Adapter& adapter) : adapter_(adapter), patterns_(adapter.config) {}
+  explicit Accountant(Adapter& adapter) : adapter_(adapter) {}
 
   void run(TensorMap tensors) {
-    take_names(std::move(tensors));
+    sources_ = take_names(std::move(tensors), adapter_);
+    for (const auto& [clean, source] : sources_)
+      if (source.parsed.is_lora()) lora_paths_.insert(source.parsed.module_path);
     sort_by_role();
-    move_embedding_magnitudes();
-    for (const auto& [site, factors] : linear_) pair(site, factors, LayerKind::linear);
-    for (const auto& [site, factors] : embedding_) pair(site, factors, LayerKind::embedding);
+    take_tied_copies();
+    move_vectors_to_embeddings();
+    std::vector<std::string> paths;
+    for (const auto& [path, site] : linear_) paths.push_back(path);
+    const SiteBuilder builder(adapter_.config, paths,
+                              [this](Kind kind, const std::string& key, std::string message) {
+                                report(kind, key, std::move(message));
+                              });
+    for (const Sites* sites : {&linear_, &embedding_})
+      for (const auto& [path, site] : *sites) pair(builder, path, site);
     std::sort(
         adapter_.modules.begin(), adapter_.modules.end(),
         [](const LoraModule& x, const LoraModule& y) { return x.module_path < y.module_path; });
+    mark_tied_sites(adapter_);
     std::stable_sort(adapter_.problems.begin(), adapter_.problems.end(),
                      [](const KeyProblem& x, const KeyProblem& y) { return x.key < y.key; });
   }
@@ -53,79 +49,114 @@ class Accountant {
     adapter_.problems.push_back({kind, key, std::move(message)});
   }
 
-  // Clean names first, so that they win over other spellings of the same key.
-  void take_names(TensorMap tensors) {
-    std::vector<std::pair<std::string, Source>> unclean;
-    for (const auto& [name, tensor] : tensors) {
-      Source source{name, parse_key(name)};
-      std::string clean = to_peft_key(source.parsed);
-      if (clean != name) {
-        adapter_.unclean_keys.push_back(name);
-        unclean.emplace_back(std::move(clean), std::move(source));
-      } else {
-        adapter_.tensors.emplace(clean, tensor);
-        sources_.emplace(std::move(clean), std::move(source));
-      }
-    }
-    for (auto& [clean, source] : unclean) {
-      const Tensor& tensor = tensors.at(source.file_key);
-      const auto [kept, is_new] = adapter_.tensors.emplace(clean, tensor);
-      if (is_new) {
-        sources_.emplace(clean, std::move(source));
-      } else if (!is_redundant_copy(source) || !same_bytes(kept->second, tensor)) {
-        report(Kind::duplicate, source.file_key,
-               "is a second name of " + clean + ", which the file holds as " +
-                   sources_.at(clean).file_key + ", expected one tensor for each name");
-      }
-    }
-  }
-
-  static bool is_redundant_copy(const Source& source) {
-    return source.parsed.role == KeyRole::saved &&
-           source.file_key.find(".modules_to_save.") != std::string::npos;
-  }
-
   void sort_by_role() {
-    std::set<std::string> lora_paths;
-    for (const auto& [clean, source] : sources_)
-      if (source.parsed.is_lora()) lora_paths.insert(source.parsed.module_path);
     for (const auto& [clean, source] : sources_) {
+      const KeyRole role = source.parsed.role;
       if (!source.parsed.is_lora()) {
-        take_replacement(clean, source, lora_paths);
+        take_replacement(clean, source);
+      } else if (role == KeyRole::variant) {
+        take_variant(clean, source);
       } else if (!is_usable(clean, source)) {
-        if (!is_vector(source.parsed.role)) broken_.insert(source.parsed.module_path);
+        if (is_factor(role)) broken_.insert(source.parsed.module_path);
+      } else if (role == KeyRole::trainable_tokens) {
+        take_tokens(clean, source);
       } else {
         take_factor(clean, source);
       }
     }
   }
 
-  void take_replacement(const std::string& clean, const Source& source,
-                        const std::set<std::string>& lora_paths) {
-    const std::string base_name = to_base_name(source.parsed);
-    if (!is_explained(source.parsed, adapter_.config, lora_paths)) {
-      report(Kind::unknown, source.file_key,
-             "is the base parameter " + base_name +
-                 ", expected only LoRA tensors, modules_to_save, biases that `bias` asks for and "
-                 "saved embeddings");
-      return;
+  void take_replacement(const std::string& clean, const KeySource& source) {
+    if (!is_explained(source.parsed, adapter_.config, lora_paths_)) {
+      unexplained_.push_back(clean);
+    } else if (source.parsed.role != KeyRole::original) {
+      add_replacement(clean, source);
     }
-    if (source.parsed.role == KeyRole::original) return;
+  }
+
+  void add_replacement(const std::string& clean, const KeySource& source) {
+    const std::string base_name = to_base_name(source.parsed);
     const Tensor& tensor = adapter_.tensors.at(clean);
     const auto [kept, is_new] = adapter_.replacements.emplace(base_name, tensor);
-    if (!is_new && !same_bytes(kept->second, tensor))
+    if (!is_new && !is_same_tensor(kept->second, tensor))
       report(Kind::duplicate, source.file_key,
              "gives the base parameter " + base_name + " a second value, expected one");
   }
 
-  static bool is_vector(KeyRole role) {
-    return role == KeyRole::lora_b_bias || role == KeyRole::magnitude;
+  // With ensure_weight_tying a head is written beside the embedding although the configuration only
+  // lists that one.
+  void take_tied_copies() {
+    std::set<std::string> heads;
+    for (const std::string& clean : unexplained_)
+      if (is_tied_copy(adapter_, sources_.at(clean).parsed, adapter_.tensors.at(clean)))
+        heads.insert(sources_.at(clean).parsed.module_path);
+    for (const std::string& clean : unexplained_) {
+      const KeySource& source = sources_.at(clean);
+      if (heads.contains(source.parsed.module_path)) {
+        add_replacement(clean, source);
+      } else {
+        report(Kind::unknown, source.file_key,
+               "is the base parameter " + to_base_name(source.parsed) +
+                   ", expected only LoRA tensors, modules_to_save, biases that `bias` asks for and "
+                   "saved embeddings");
+      }
+    }
   }
 
-  bool is_usable(const std::string& clean, const Source& source) {
+  // Tensors of methods on top of LoRA. Training alone needs most of them; KaSA's diagonal is part
+  // of the update.
+  void take_variant(const std::string& clean, const KeySource& source) {
+    const std::string& parameter = source.parsed.parameter;
+    const char* const field = parameter == "lora_diag"           ? "kasa_config"
+                              : parameter == "lora_velora_embed" ? "velora_config"
+                                                                 : "monteclora_config";
+    const Json* method = adapter_.config.other.find(field);
+    if (method == nullptr || method->is_null()) {
+      report(Kind::unknown, source.file_key,
+             "belongs to a variant of LoRA that is off, expected " + std::string(field) +
+                 " in the configuration; PEFT leaves the tensor out");
+    } else if (parameter == "lora_diag" && is_usable(clean, source)) {
+      linear_[source.parsed.module_path].diagonal = {&adapter_.tensors.at(clean), source.file_key};
+    }
+  }
+
+  void take_tokens(const std::string& clean, const KeySource& source) {
+    auto indices = token_indices(adapter_.config, source.parsed.module_path);
+    if (!indices) {
+      report(Kind::unknown, source.file_key,
+             "holds token rows of " + source.parsed.module_path +
+                 ", expected trainable_token_indices to name them; PEFT leaves the tensor out");
+      return;
+    }
+    adapter_.tokens.push_back(
+        {source.parsed.module_path, std::move(*indices), adapter_.tensors.at(clean)});
+  }
+
+  static bool is_factor(KeyRole role) {
+    return role == KeyRole::lora_a || role == KeyRole::lora_b || role == KeyRole::embedding_a ||
+           role == KeyRole::embedding_b;
+  }
+
+  // nullptr when the number of dimensions is one that the role can have.
+  static const char* expected_dimensions(KeyRole role, std::size_t dimensions) {
+    switch (role) {
+      case KeyRole::lora_a:
+      case KeyRole::lora_b:
+        return dimensions >= 2 && dimensions <= 5 ? nullptr
+                                                  : "2 dimensions, or 3 to 5 for a convolution";
+      case KeyRole::embedding_a:
+      case KeyRole::embedding_b:
+      case KeyRole::trainable_tokens:
+        return dimensions == 2 ? nullptr : "2 dimensions";
+      case KeyRole::magnitude:
+        return dimensions >= 1 && dimensions <= 5 ? nullptr : "1 dimension";
+      default:
+        return dimensions == 1 ? nullptr : "1 dimension";
+    }
+  }
+
+  bool is_usable(const std::string& clean, const KeySource& source) {
     const Tensor& tensor = adapter_.tensors.at(clean);
-    const KeyRole role = source.parsed.role;
-    if (role == KeyRole::variant) return true;
     const std::string found =
         std::string(to_string(tensor.dtype)) + " " + shape_to_string(tensor.shape);
     if (std::find(tensor.shape.begin(), tensor.shape.end(), 0) != tensor.shape.end()) {
@@ -134,37 +165,37 @@ class Accountant {
                  "), expected values; it was saved from sharded training without gathering");
       return false;
     }
-    const std::size_t rank = is_vector(role) ? 1 : 2;
-    if (tensor.shape.size() != rank || !is_float(tensor.dtype)) {
+    const char* const expected = expected_dimensions(source.parsed.role, tensor.shape.size());
+    if (expected != nullptr || !is_float(tensor.dtype)) {
       report(Kind::bad_shape, source.file_key,
-             "is " + found + ", expected a float tensor of " + std::to_string(rank) +
-                 (rank == 1 ? " dimension" : " dimensions"));
+             "is " + found + ", expected a float tensor" +
+                 (expected == nullptr ? "" : std::string(" of ") + expected));
       return false;
     }
     return true;
   }
 
-  void take_factor(const std::string& clean, const Source& source) {
+  void take_factor(const std::string& clean, const KeySource& source) {
     const std::string& path = source.parsed.module_path;
-    const Factor factor{&adapter_.tensors.at(clean), source.file_key};
+    const SiteTensor found{&adapter_.tensors.at(clean), source.file_key};
     switch (source.parsed.role) {
       case KeyRole::lora_a:
-        linear_[path].a = factor;
+        linear_[path].a = found;
         return;
       case KeyRole::lora_b:
-        linear_[path].b = factor;
+        linear_[path].b = found;
         return;
       case KeyRole::lora_b_bias:
-        linear_[path].bias = factor;
+        linear_[path].bias = found;
         return;
       case KeyRole::magnitude:
-        linear_[path].magnitude = factor;
+        linear_[path].magnitude = found;
         return;
       case KeyRole::embedding_a:
-        embedding_[path].a = factor;
+        embedding_[path].a = found;
         return;
       case KeyRole::embedding_b:
-        embedding_[path].b = factor;
+        embedding_[path].b = found;
         return;
       default:
         return;
@@ -172,85 +203,46 @@ class Accountant {
   }
 
   // The key of a magnitude is the same for both kinds.
-  void move_embedding_magnitudes() {
-    for (auto& [path, factors] : embedding_) {
+  void move_vectors_to_embeddings() {
+    for (auto& [path, site] : embedding_) {
+      site.is_embedding = true;
       const auto found = linear_.find(path);
       if (found == linear_.end() || found->second.a.tensor || found->second.b.tensor) continue;
-      factors.magnitude = std::exchange(found->second.magnitude, {});
+      site.magnitude = std::exchange(found->second.magnitude, {});
     }
   }
 
-  void pair(const std::string& path, const Factors& factors, LayerKind kind) {
-    if (!factors.a.tensor || !factors.b.tensor) {
-      report_unpaired(path, factors, kind);
-      return;
+  void pair(const SiteBuilder& builder, const std::string& path, const SiteTensors& site) {
+    if (!site.a.tensor || !site.b.tensor) {
+      report_unpaired(path, site);
+    } else if (auto module = builder.build(path, site)) {
+      adapter_.modules.push_back(std::move(*module));
     }
-    const Tensor& a = *factors.a.tensor;
-    const Tensor& b = *factors.b.tensor;
-    const std::int64_t rank = a.shape[0];
-    if (b.shape[1] != rank) {
-      report(Kind::rank_mismatch, factors.a.file_key,
-             "has " + std::to_string(rank) + " rows and B of " + path + " has " +
-                 std::to_string(b.shape[1]) + " columns, expected one rank");
-      return;
-    }
-    LoraModule module;
-    module.module_path = path;
-    module.kind = kind;
-    module.a = a;
-    module.b = b;
-    module.rank = rank;
-    module.base_name = path + ".weight";
-    module.alpha = patterns_.alpha_of(path);
-    module.scaling = patterns_.scaling_of(path, rank);
-    if (fits(factors.bias, b.shape[0])) module.bias = *factors.bias.tensor;
-    if (fits(factors.magnitude, b.shape[0])) module.magnitude = *factors.magnitude.tensor;
-    check_configured_rank(path, factors.a.file_key, rank);
-    adapter_.modules.push_back(std::move(module));
   }
 
-  void report_unpaired(const std::string& path, const Factors& factors, LayerKind kind) {
+  void report_unpaired(const std::string& path, const SiteTensors& site) {
     // The missing factor may be there and be reported already.
     if (broken_.contains(path)) return;
-    const std::string name = kind == LayerKind::embedding ? "lora_embedding_" : "lora_";
-    if (factors.a.tensor)
-      report(Kind::unpaired, factors.a.file_key,
+    const std::string name = site.is_embedding ? "lora_embedding_" : "lora_";
+    if (site.a.tensor)
+      report(Kind::unpaired, site.a.file_key,
              "has no counterpart: " + name + "B of " + path + " is missing");
-    if (factors.b.tensor)
-      report(Kind::unpaired, factors.b.file_key,
+    if (site.b.tensor)
+      report(Kind::unpaired, site.b.file_key,
              "has no counterpart: " + name + "A of " + path + " is missing");
-    for (const Factor* extra : {&factors.bias, &factors.magnitude})
+    for (const SiteTensor* extra : {&site.bias, &site.magnitude, &site.diagonal})
       if (extra->tensor)
         report(Kind::unpaired, extra->file_key,
                "belongs to no pair of factors: A or B of " + path + " is missing");
   }
 
-  bool fits(const Factor& vector, std::int64_t width) {
-    if (vector.tensor == nullptr) return false;
-    if (vector.tensor->shape[0] == width) return true;
-    report(Kind::bad_shape, vector.file_key,
-           "has shape " + shape_to_string(vector.tensor->shape) + ", expected [" +
-               std::to_string(width) + "], the rows of B");
-    return false;
-  }
-
-  void check_configured_rank(const std::string& path, const std::string& key, std::int64_t rank) {
-    // Expert parameters stack the ranks of all experts in one factor.
-    const Json* parameters = adapter_.config.other.find("target_parameters");
-    if (parameters != nullptr && !parameters->is_null()) return;
-    const std::int64_t configured = patterns_.rank_of(path);
-    if (rank != configured)
-      report(Kind::rank_mismatch, key,
-             "has rank " + std::to_string(rank) + ", expected " + std::to_string(configured) +
-                 " from the configuration (r, rank_pattern)");
-  }
-
   Adapter& adapter_;
-  PatternTable patterns_;
-  std::map<std::string, Source> sources_;  ///< by clean peft_key
-  std::map<std::string, Factors> linear_;
-  std::map<std::string, Factors> embedding_;
-  std::set<std::string> broken_;  ///< module paths with a factor that is no matrix
+  KeyTable sources_;
+  std::set<std::string> lora_paths_;
+  Sites linear_;
+  Sites embedding_;
+  std::set<std::string> broken_;          ///< module paths with a factor that is none
+  std::vector<std::string> unexplained_;  ///< clean keys of base parameters
 };
 
 }  // namespace

@@ -47,22 +47,33 @@ struct LoraModule {
   bool is_in_out = false;                   ///< parameter: stored [E, in, out] (transposed layout)
   std::int64_t groups = 1;                  ///< convolution
   std::int64_t blocks_a = 1, blocks_b = 1;  ///< BD-LoRA: blocks on the diagonal of a or b
+  std::int64_t pool = 1;                    ///< QALoRA: input columns for each column of a
+  /// Parameter: whether `is_in_out` is proven. PEFT before 0.19 read every stack as [E, in, out];
+  /// later ones read [E, out, in] unless the base's class says otherwise, which only the shapes of
+  /// the base can prove (settle_parameters), and not even they where in equals out.
+  bool is_layout_certain = true;
+  /// Parameter: whether `base_name` is proven. Keys do not name the parameter; several parameters
+  /// of one module nest in the order in which its class registers them.
+  bool is_name_certain = true;
+  /// Path of the embedding whose transposed factors these are (ensure_weight_tying): where head and
+  /// embedding are one matrix, the update counts once. Empty everywhere else.
+  std::string tied_to;
 };
 
 /// Replacement rows of an embedding (trainable_token_indices): row i is the new value of row
 /// indices[i] of the base's embedding, not a difference.
 struct TokenRows {
   std::string module_path;            ///< of the embedding
-  std::vector<std::int64_t> indices;  ///< from the configuration
+  std::vector<std::int64_t> indices;  ///< from the configuration, in its order
   Tensor rows;                        ///< [n, width]
 };
 
 /// How a file's keys are accounted for; everything that is not clean is listed, nothing dropped.
 struct KeyProblem {
   enum class Kind {
-    unpaired,       ///< A without B, B without A, a bias or magnitude without both
+    unpaired,  ///< A without B, B without A, another tensor without both, KaSA without diagonal
     rank_mismatch,  ///< rows of A, columns of B and the configured rank do not agree
-    bad_shape,      ///< not 2-D, zero-sized, of a dtype without arithmetic, or not fitting B
+    bad_shape,      ///< no shape of its role, zero-sized, without arithmetic, or not fitting B
     duplicate,      ///< two names in the file for one tensor
     unknown,        ///< nothing in the configuration explains it; PEFT would overwrite the base
   };
@@ -102,6 +113,14 @@ inline constexpr const char* kAdapterPickleName = "adapter_model.bin";
 /// `<module>.modules_to_save.bias` that PEFT writes with bias="all" is none while its bytes are
 /// equal. Throws Error(usage) only for a pattern of the configuration that does not compile.
 Adapter make_adapter(AdapterConfig config, TensorMap tensors, std::filesystem::path path);
+
+/// Settles with the base's modules what an adapter alone leaves open about its sites on bare
+/// parameters: base_name, is_in_out and whether both are certain. `modules` list parameters as
+/// LayerKind::parameter under their full names; weights of other modules count too. A site that no
+/// parameter of the base fits stays as it was. `model_type` decides the layout of square experts
+/// for the families whose class is known to store [E, in, out].
+void settle_parameters(Adapter& adapter, const ModuleList& modules,
+                       const std::string& model_type = {});
 
 /// Opens an adapter directory, a weights file (with `config` given), or throws:
 /// Error(not_found) when there is none (the message says what is there instead: a base checkpoint,

@@ -89,6 +89,10 @@ Json to_json(const AdapterConfig& config);
 /// newline).
 std::string dump_adapter_config(const AdapterConfig& config);
 
+/// Major and minor number of peft_version; nullopt when it is absent (files from before 0.18.0, or
+/// written by another program) or not of that form.
+std::optional<std::pair<int, int>> peft_release(const AdapterConfig& config);
+
 /// Pattern look-up as PEFT does: the first key k in the order of the list with
 /// re.match("(.*\.)?(k)$", module_path), else `r` / `lora_alpha`. Throws Error(usage) for a key
 /// that is no valid regular expression.

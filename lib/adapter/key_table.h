@@ -1,0 +1,28 @@
+// The tensors of an adapter file under their clean names.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "lora/adapter/adapter.h"
+#include "lora/adapter/keys.h"
+
+namespace lora {
+
+/// One tensor: its name in the file and what that name says.
+struct KeySource {
+  std::string file_key;
+  ParsedKey parsed;
+};
+
+/// By clean peft_key; has exactly the keys of Adapter::tensors.
+using KeyTable = std::map<std::string, KeySource>;
+
+/// Fills adapter.tensors and adapter.unclean_keys. Clean names win over other spellings of the same
+/// key; every second name is a problem unless it is PEFT's redundant copy with the same bytes.
+KeyTable take_names(TensorMap tensors, Adapter& adapter);
+
+/// Same dtype, shape and bytes.
+bool is_same_tensor(const Tensor& x, const Tensor& y);
+
+}  // namespace lora
