@@ -23,9 +23,9 @@ constexpr std::size_t kMaxFileSize = std::size_t{1} << 30;
 // Builds the value from events, because a DOM parse would hide duplicate keys.
 class Builder final : public nlohmann::json_sax<nlohmann::json> {
  public:
-  /// With `repeated`, keys given twice are listed there instead of refused.
-  explicit Builder(std::string_view context, std::vector<std::string>* repeated = nullptr)
-      : context_(context), repeated_(repeated) {}
+  /// With `lenient`, keys given twice are listed there instead of refused.
+  explicit Builder(std::string_view context, LenientJson* lenient = nullptr)
+      : context_(context), lenient_(lenient) {}
 
   bool null() override { return add(Json()); }
   bool boolean(bool value) override { return add(Json(value)); }
@@ -37,10 +37,13 @@ class Builder final : public nlohmann::json_sax<nlohmann::json> {
 
   bool start_object(std::size_t) override { return open(Json(JsonObject())); }
   bool key(string_t& name) override {
-    const bool is_repeated = stack_.back().as_object()->find(name) != nullptr;
-    if (is_repeated && repeated_ == nullptr) throw malformed("duplicate key " + in_quotes(name));
+    const Json* earlier = stack_.back().as_object()->find(name);
+    if (earlier != nullptr && lenient_ == nullptr)
+      throw malformed("duplicate key " + in_quotes(name));
     keys_.back() = std::move(name);
-    if (is_repeated) repeated_->push_back(path());
+    if (earlier == nullptr) return true;
+    lenient_->repeated_keys.push_back(path());
+    lenient_->earlier_values.push_back(*earlier);
     return true;
   }
   bool end_object() override { return close(); }
@@ -97,7 +100,7 @@ class Builder final : public nlohmann::json_sax<nlohmann::json> {
   }
 
   std::string_view context_;
-  std::vector<std::string>* repeated_;
+  LenientJson* lenient_;
   Json root_;
   std::vector<Json> stack_;
   std::vector<std::string> keys_;
@@ -375,7 +378,7 @@ Json parse_json(std::string_view text, std::string_view context) {
 
 LenientJson parse_json_lenient(std::string_view text, std::string_view context) {
   LenientJson result;
-  Builder builder(context, &result.repeated_keys);
+  Builder builder(context, &result);
   result.value = build(builder, text);
   return result;
 }

@@ -1,65 +1,24 @@
 #include "lora/ops/fit.h"
 
-#include <algorithm>
-#include <set>
-
 #include "lora/adapter/targets.h"
 #include "lora/base/error.h"
+#include "ops/accounting.h"
 #include "ops/rules/rule.h"
 
 namespace lora {
-namespace {
-
-std::string update_shape(const LoraModule& module) {
-  return "[" + std::to_string(module.b.shape[0]) + ", " + std::to_string(module.a.shape[1]) + "]";
-}
-
-std::string base_shape(const ModuleInfo& info) {
-  return "[" + std::to_string(info.out_features) + ", " + std::to_string(info.in_features) + "]";
-}
-
-}  // namespace
-
 std::vector<std::string> fit_problems(const Adapter& adapter, const Checkpoint& base) {
   std::vector<std::string> problems;
-  std::set<std::string> damaged;
-  for (const KeyProblem& problem : adapter.problems) {
-    problems.push_back(problem.message);
-    damaged.insert(parse_key(problem.key).module_path);
-  }
+  for (const KeyProblem& problem : adapter.problems) problems.push_back(problem.message);
   const ModuleList modules = list_modules(base);
   const bool is_transformers = base.config && base.config->is_transformers();
-  const ResolvedTargets targets = resolve_targets(adapter.config, modules, is_transformers);
-  std::set<std::string> expected;
-  for (const ModuleInfo& info : targets.lora) {
-    expected.insert(info.module_path);
-    const LoraModule* module = adapter.find(info.module_path);
-    if (module == nullptr) {
-      if (!damaged.contains(info.module_path))
-        problems.push_back(info.module_path + ": missing, targeted and without tensors");
-    } else if (module->a.shape[1] != info.in_features || module->b.shape[0] != info.out_features) {
-      problems.push_back(info.module_path + ": misshaped, update " + update_shape(*module) +
-                         ", base " + base_shape(info));
-    }
-  }
-  for (const LoraModule& module : adapter.modules)
-    if (!expected.contains(module.module_path))
-      problems.push_back(module.module_path + ": unexpected, not a target in this base");
-  for (const ModuleInfo& info : targets.saved) {
-    const std::string prefix = info.module_path + ".";
-    const auto first = adapter.replacements.lower_bound(prefix);
-    if (first == adapter.replacements.end() || !first->first.starts_with(prefix))
-      problems.push_back(info.module_path + ": missing, to be saved and without tensors");
-  }
-  for (const auto& [name, tensor] : adapter.replacements) {
-    const Tensor* original = base.find(name);
-    if (original == nullptr) {
-      problems.push_back(name + ": unexpected, the base has no such parameter");
-    } else if (original->shape != tensor.shape) {
-      problems.push_back(name + ": misshaped, " + shape_to_string(tensor.shape) + ", base " +
-                         shape_to_string(original->shape));
-    }
-  }
+  const Accounting accounting =
+      account(adapter, base, modules, resolve_targets(adapter.config, modules, is_transformers));
+  for (const MissingPart& part : accounting.missing)
+    problems.push_back(part.name + ": missing" + describe(part.kind));
+  for (const MisshapedSite& site : accounting.misshaped)
+    problems.push_back(site.name + ": misshaped, " + site.found + ", base " + site.expected);
+  for (const UnexpectedSite& site : accounting.unexpected)
+    problems.push_back(site.name + ": unexpected, " + describe(site));
   return problems;
 }
 

@@ -7,12 +7,11 @@
 #include "lora/checkpoint/checkpoint.h"
 #include "ops/module_figures.h"
 #include "ops/rules/rule.h"
+#include "ops/verify_open.h"
 #include "ops/verify_outputs.h"
 
 namespace lora {
 namespace {
-
-constexpr std::string_view kFileRule = "LV101";
 
 class Verification {
  public:
@@ -45,14 +44,22 @@ class Verification {
   }
 
   void unreadable(const Error& error) {
-    add_finding(kFileRule, error);
+    UnreadableReason reason = reason_of(options_.adapter);
+    if (reason.message.empty()) {
+      add_finding(reason.rule, error);
+    } else {
+      add_finding(reason.rule, Error(error.kind(), reason.message).in_tensor(error.tensor()));
+    }
     report_.checks.push_back({"integrity", CheckStatus::failed, error.message()});
     report_.verdict_reason = error.message();
   }
 
   bool open() {
     try {
-      report_.adapter = open_adapter(options_.adapter, options_.config);
+      OpenedAdapter opened = open_to_verify(options_.adapter, options_.config);
+      report_.adapter = std::move(opened.adapter);
+      for (const ConfigProblem& problem : opened.config_problems)
+        add_finding("LV201", Error(ErrorKind::malformed, problem.message));
       report_.manifest = read_manifest(report_.adapter->directory());
       return true;
     } catch (const Error& error) {
@@ -67,16 +74,28 @@ class Verification {
     report_.base_modules = list_modules(*options_.base);
     const bool is_transformers = options_.base->config && options_.base->config->is_transformers();
     try {
-      targets_ = resolve_targets(report_.adapter->config, report_.base_modules, is_transformers);
+      targets_ = resolve_targets(config_with_targets(), report_.base_modules, is_transformers);
     } catch (const Error& error) {
       // Nothing matches: every adapted module is then unexpected and reported as such.
       targets_.emplace();
       if (error.kind() != ErrorKind::incompatible) add_finding("LV201", error);
     }
+    accounting_ = account(*report_.adapter, *options_.base, report_.base_modules, *targets_);
     base_now_ = compute_base_lock(*options_.base, options_.threads, options_.sinks);
     const auto lock_path = options_.base->directory / kBaseLockName;
     if (!options_.base->directory.empty() && std::filesystem::exists(lock_path))
       base_recorded_ = read_base_lock(lock_path);
+  }
+
+  // Without target_modules PEFT takes those of the base's family.
+  AdapterConfig config_with_targets() const {
+    AdapterConfig config = report_.adapter->config;
+    const Json* parameters = config.other.find("target_parameters");
+    const bool has_parameters = parameters != nullptr && !parameters->is_null();
+    if (std::holds_alternative<std::monostate>(config.target_modules) && !has_parameters &&
+        options_.base->config)
+      config.target_modules = default_selector(options_.base->config->model_type);
+    return config;
   }
 
   void measure() {
@@ -86,9 +105,9 @@ class Verification {
 
   void run_rules() {
     const rules::Subject subject{
-        *report_.adapter, report_.manifest,       tensors_,        report_.modules,
-        options_.base,    report_.base_modules,   targets_,        base_now_,
-        base_recorded_,   options_.require_proof, options_.threads};
+        *report_.adapter,       report_.manifest, tensors_,    report_.modules, options_.base,
+        report_.base_modules,   targets_,         accounting_, base_now_,       base_recorded_,
+        options_.require_proof, options_.threads};
     rules::Report report(report_.path.string());
     for (const rules::Rule* rule : rules::all_rules()) {
       if (rule->check == nullptr) continue;
@@ -163,6 +182,7 @@ class Verification {
   VerifyReport report_;
   TensorFigures tensors_;
   std::optional<ResolvedTargets> targets_;
+  std::optional<Accounting> accounting_;
   std::optional<BaseLock> base_now_;
   std::optional<BaseLock> base_recorded_;
 };

@@ -8,6 +8,8 @@ TEST_CASE("of a repeated key the last value counts and its path is reported") {
   const LenientJson json = parse_json_lenient(
       R"({"a": 1, "b": {"c": 2, "d": [{"e": 1, "e": 2}], "c": 3}, "a": 4})", "x");
   REQUIRE(json.repeated_keys == std::vector<std::string>{"b.d.e", "b.c", "a"});
+  REQUIRE(json.earlier_values.size() == 3);
+  REQUIRE(json.earlier_values[2].as_int() == 1);
   REQUIRE(json.value.find("a")->as_int() == 4);
   REQUIRE(json.value.find("b")->find("c")->as_int() == 3);
 }

@@ -1,25 +1,91 @@
+#include <algorithm>
+#include <array>
 #include <cmath>
+#include <map>
 
 #include "lora/adapter/keys.h"
+#include "ops/rules/grouping.h"
 #include "ops/rules/rule.h"
 
 namespace lora::rules {
 namespace {
 
+// PEFT 0.1 to 0.3; what loading does at run time; what other programs note down about themselves.
+constexpr std::array<std::string_view, 4> kHarmless{"merge_weights", "runtime_config",
+                                                    "transformers_version", "unsloth_version"};
+// PEFT 0.1 to 0.3: which parts of a fused projection got factors.
+constexpr std::array<std::string_view, 1> kChanging{"enable_lora"};
+
+bool is_empty(const Json& value) {
+  if (value.is_null() || value.as_bool() == false) return true;
+  if (const auto* text = value.as_string()) return text->empty();
+  if (const auto* array = value.as_array()) return array->empty();
+  if (const auto* object = value.as_object()) return object->empty();
+  return value.as_double() == 0.0;
+}
+
+template <typename Names>
+bool contains(const Names& names, std::string_view name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+std::string shortened(const Json& value) {
+  constexpr std::size_t kShown = 40;
+  std::string text = dump_json(value, {});
+  return text.size() > kShown ? text.substr(0, kShown) + "..." : text;
+}
+
 void unknown_keys(const Subject& subject, Report& report) {
-  const auto unknown = subject.adapter.config.unknown_fields();
-  if (unknown.empty()) return;
-  report.add("adapter_config.json has fields that PEFT 0.21.2 does not know: " +
-             join_some(unknown));
+  std::vector<std::string> grave, slight;
+  for (const std::string& name : subject.adapter.config.unknown_fields()) {
+    const Json& value = *subject.adapter.config.other.find(name);
+    const std::string text = name + "=" + shortened(value) + ": ";
+    if (is_empty(value)) {
+      slight.push_back(text + "switched off");
+    } else if (contains(kHarmless, name)) {
+      slight.push_back(text + "harmless");
+    } else if (contains(kChanging, name)) {
+      grave.push_back(text + "changes the result");
+    } else {
+      grave.push_back(text + "unknown, may change the result");
+    }
+  }
+  if (!grave.empty())
+    report.add("adapter_config.json has keys that PEFT 0.21.2 ignores and that are set (" +
+               join_some(grave) + ")");
+  if (!slight.empty())
+    report.add(
+        "adapter_config.json has keys that PEFT 0.21.2 does not know (" + join_some(slight) + ")",
+        {.tensor = {}, .module = {}, .hint = {}, .severity = Severity::note});
 }
 
 void rank_disagrees(const Subject& subject, Report& report) {
-  for (const KeyProblem& problem : subject.adapter.problems)
-    if (problem.kind == KeyProblem::Kind::rank_mismatch)
-      report.add(problem.message, {.tensor = problem.key,
-                                   .module = parse_key(problem.key).module_path,
-                                   .hint = {},
-                                   .severity = {}});
+  const PatternTable patterns(subject.adapter.config);
+  std::map<std::pair<std::int64_t, std::int64_t>, std::vector<std::string>> differing;
+  std::vector<std::string> others;
+  std::string first;
+  for (const KeyProblem& problem : subject.adapter.problems) {
+    if (problem.kind != KeyProblem::Kind::rank_mismatch) continue;
+    const std::string path = parse_key(problem.key).module_path;
+    const LoraModule* module = subject.adapter.find(path);
+    if (module == nullptr) {
+      if (others.empty()) first = problem.key;
+      others.push_back(problem.key + " " + problem.message);
+    } else {
+      differing[{module->rank, patterns.rank_of(pattern_path(*module))}].push_back(path);
+    }
+  }
+  for (const auto& [ranks, modules] : differing)
+    report.add(
+        counted(modules.size(), "module") + (modules.size() == 1 ? " has" : " have") + " rank " +
+            std::to_string(ranks.first) + ", expected " + std::to_string(ranks.second) +
+            " from the configuration (r, rank_pattern): " + join_some(group_layers(modules)) +
+            "; a corrected rank changes the scaling unless lora_alpha follows",
+        {.tensor = {}, .module = modules.front(), .hint = {}, .severity = {}});
+  if (!others.empty())
+    report.add(
+        join_some(others, 3),
+        {.tensor = first, .module = parse_key(first).module_path, .hint = {}, .severity = {}});
 }
 
 void scaling_changed(const Subject& subject, Report& report) {
@@ -38,69 +104,86 @@ void scaling_changed(const Subject& subject, Report& report) {
     changed.push_back(module.module_path);
   }
   if (changed.empty()) return;
-  report.add(
-      example + ", in " + std::to_string(changed.size()) + " modules: " + join_some(changed, 3),
-      {.tensor = {}, .module = changed.front(), .hint = {}, .severity = {}});
+  report.add(example + ", in " + counted(changed.size(), "module") + ": " +
+                 join_some(group_layers(changed), 3),
+             {.tensor = {}, .module = changed.front(), .hint = {}, .severity = {}});
 }
 
-void dead_entries(const Subject& subject, Report& report) {
-  if (!subject.targets || subject.targets->dead_targets.empty()) return;
-  report.add("target_modules entries match no module of the base: " +
-             join_some(subject.targets->dead_targets));
+// The values of s, how many modules have each, and those far from what most have.
+void scale_unproven(const Subject& subject, Report& report) {
+  if (subject.manifest && !subject.manifest->scaling.empty()) return;
+  const AdapterConfig& config = subject.adapter.config;
+  if (subject.adapter.modules.empty()) return;
+  std::map<double, std::vector<const LoraModule*>> by_scaling;
+  for (const LoraModule& module : subject.adapter.modules)
+    by_scaling[module.scaling].push_back(&module);
+  std::vector<std::string> table;
+  for (const auto& [scaling, modules] : by_scaling)
+    table.push_back(figure(scaling) + " in " + counted(modules.size(), "module") + " (alpha " +
+                    figure(modules.front()->alpha) + ", rank " +
+                    std::to_string(modules.front()->rank) + ")");
+  std::string message = "nothing proves the scaling: s = " + join_some(table);
+  if (config.use_rslora) message += ", rsLoRA";
+  // A file that was read has spellings; a configuration made in memory has none at all.
+  if (!config.spelling.empty() && config.spelling.find("lora_alpha") == nullptr)
+    message +=
+        "; lora_alpha is absent, 8 is PEFT's default and the tool that trained may have "
+        "meant another";
+  if (config.alpha == 0) message += "; lora_alpha is 0, which switches the adapter off";
+  report.add(std::move(message));
 }
 
-void dead_saved_entries(const Subject& subject, Report& report) {
-  if (!subject.targets) return;
-  std::vector<std::string> dead = subject.targets->dead_saved;
-  // PEFT itself adds these two for classification tasks, whatever the model calls its head.
-  const auto& task = subject.adapter.config.task_type;
-  if (task == "SEQ_CLS" || task == "TOKEN_CLS")
-    std::erase_if(dead,
-                  [](const std::string& name) { return name == "classifier" || name == "score"; });
-  if (dead.empty()) return;
-  report.add("modules_to_save entries match no module of the base: " + join_some(dead));
+bool rewrites_base(const std::string& init) {
+  return init.starts_with("pissa") || init.starts_with("corda") || init == "olora" ||
+         init == "loftq" || init == "lora_ga";
 }
 
-void dead_patterns(const Subject& subject, Report& report) {
-  if (!subject.targets || subject.targets->dead_patterns.empty()) return;
-  report.add("rank_pattern or alpha_pattern keys match no targeted module: " +
-             join_some(subject.targets->dead_patterns));
+void init_rewrites_base(const Subject& subject, Report& report) {
+  const std::string* init = subject.adapter.config.init_lora_weights.as_string();
+  if (init == nullptr || !rewrites_base(*init)) return;
+  std::string message = "init_lora_weights is \"" + *init +
+                        "\": this adapter belongs to a base that the initialisation modified; "
+                        "merged or run as a plain LoRA it gives wrong weights";
+  if (init->starts_with("pissa_niter_"))
+    message += ", and its randomised SVD does not even repeat in PEFT";
+  if (*init == "lora_ga") message += "; PEFT itself leaves the modification out on reload";
+  report.add(std::move(message));
 }
 
 }  // namespace
 
 const std::vector<Rule>& config_rules() {
   static const std::vector<Rule> rules{
-      {{"LV201", "config-invalid", Severity::error, "whether the configuration can be evaluated",
-        "A selector of the configuration means nothing, for example a broken regular expression.",
-        "correct adapter_config.json"},
+      {{"LV201", "config-invalid", Severity::error,
+        "types, ranges, expressions and combinations of all fields, keys given twice",
+        "PEFT refuses a value, or a selector of the configuration means nothing.",
+        "correct adapter_config.json; lora repair ADAPTER -o DIR fills in what tensors prove"},
        nullptr},
-      {{"LV202", "config-unknown-key", Severity::note, "the fields of adapter_config.json",
-        "A field is unknown to PEFT 0.21.2, which ignores it even where it would change the "
-        "result.",
-        "check which tool wrote it; remove the field if it means nothing"},
+      {{"LV202", "config-unknown-key", Severity::error, "the fields of adapter_config.json",
+        "A field is unknown to PEFT 0.21.2, which ignores it although it may change the result (a "
+        "note when it is switched off or known to be harmless).",
+        "use the program that wrote it; remove the field only if it means nothing"},
        unknown_keys},
       {{"LV203", "rank-mismatch", Severity::error, "r and rank_pattern against the tensors' shapes",
         "The configuration and the tensors disagree about the rank, so the scaling is wrong too.",
-        "restore the adapter_config.json that was saved with these tensors"},
+        "restore the adapter_config.json saved with these tensors, or take the ranks from the "
+        "tensors: lora repair ADAPTER -o DIR"},
        rank_disagrees},
       {{"LV204", "scaling-changed", Severity::error,
         "alpha, rank and rsLoRA against the scaling recorded in lora_manifest.json",
         "The configuration was edited after saving: every update is applied at another strength.",
         "restore lora_alpha, r, use_rslora and the patterns as recorded"},
        scaling_changed},
-      {{"LV205", "target-entry-dead", Severity::warning, "target_modules against the base",
-        "An entry selects nothing; it may be a typing error.", "correct or remove the entry"},
-       dead_entries},
-      {{"LV206", "modules-to-save-dead", Severity::warning, "modules_to_save against the base",
-        "An entry selects nothing; a head that was meant to be saved may be missing.",
-        "correct or remove the entry"},
-       dead_saved_entries},
-      {{"LV207", "pattern-dead", Severity::warning,
-        "rank_pattern and alpha_pattern against the targeted modules",
-        "A pattern selects nothing, so its modules have the default rank or alpha.",
-        "correct or remove the pattern"},
-       dead_patterns},
+      {{"LV212", "init-rewrites-base", Severity::warning, "init_lora_weights",
+        "PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA subtract their initial factors from the base.",
+        "convert it in PEFT with save_pretrained(..., path_initial_model_for_weight_conversion="
+        "INITIAL_ADAPTER)"},
+       init_rewrites_base},
+      {{"LV217", "scale-unproven", Severity::note,
+        "the scaling of every module, and whether a record of it exists",
+        "lora_alpha, use_rslora or a pattern could have been edited or lost without a trace.",
+        "record it: lora save ADAPTER --base BASE -o DIR"},
+       scale_unproven},
   };
   return rules;
 }

@@ -1,159 +1,135 @@
 #include <algorithm>
 
 #include "lora/adapter/keys.h"
+#include "ops/rules/grouping.h"
 #include "ops/rules/rule.h"
 
 namespace lora::rules {
 namespace {
 
-std::string module_of(const std::string& base_name) {
-  const auto dot = base_name.rfind('.');
-  return dot == std::string::npos ? std::string() : base_name.substr(0, dot);
+using Kind = KeyProblem::Kind;
+using Names = std::vector<std::string>;
+
+// Names behind a description, layers grouped: "q_proj (not targeted), x (not in the base)".
+std::string with_reasons(const std::vector<std::pair<std::string, std::string>>& named) {
+  Names order, texts;
+  for (const auto& [name, reason] : named)
+    if (std::find(order.begin(), order.end(), reason) == order.end()) order.push_back(reason);
+  for (const std::string& reason : order) {
+    Names names;
+    for (const auto& [name, other] : named)
+      if (other == reason) names.push_back(name);
+    for (const std::string& name : group_layers(names))
+      texts.push_back(name + (reason.empty() ? "" : " (" + reason + ")"));
+  }
+  return join_some(texts);
+}
+
+// A key that carries LoRA's mark and is none of its tensors.
+bool has_unknown_suffix(const std::string& key) { return key.find("lora_") != std::string::npos; }
+
+bool is_base_parameter(const Subject& subject, const KeyProblem& problem) {
+  if (parse_key(problem.key).is_lora()) return false;
+  if (subject.base != nullptr)
+    return subject.base->find(to_base_name(parse_key(problem.key))) != nullptr;
+  return !has_unknown_suffix(problem.key);
 }
 
 void unexpected(const Subject& subject, Report& report) {
-  if (!subject.targets) return;
-  std::vector<std::string> unknown;
-  for (const LoraModule& module : subject.adapter.modules) {
-    const auto& lora = subject.targets->lora;
-    const bool is_target = std::any_of(lora.begin(), lora.end(), [&](const ModuleInfo& info) {
-      return info.module_path == module.module_path;
-    });
-    if (is_target) continue;
-    const bool exists =
-        std::any_of(subject.base_modules.begin(), subject.base_modules.end(),
-                    [&](const ModuleInfo& info) { return info.module_path == module.module_path; });
-    // With tied weights PEFT adapts the head without naming it in target_modules.
-    const Json* tying = subject.adapter.config.other.find("ensure_weight_tying");
-    if (exists && module.module_path.ends_with("lm_head") && tying && tying->as_bool() == true)
-      continue;
-    unknown.push_back(module.module_path + (exists ? " (not targeted)" : " (not in the base)"));
+  std::vector<std::pair<std::string, std::string>> unknown;
+  std::string first_tensor;
+  if (subject.accounting)
+    for (const UnexpectedSite& site : subject.accounting->unexpected) {
+      UnexpectedSite shown = site;
+      // Every layer has a nearest module of its own; one reason keeps them in one line.
+      if (!shown.nearest.empty()) shown.nearest = group_layers({shown.nearest}).front();
+      unknown.emplace_back(site.name, describe(shown));
+    }
+  for (const KeyProblem& problem : subject.adapter.problems) {
+    if (problem.kind != Kind::unknown || is_base_parameter(subject, problem)) continue;
+    if (first_tensor.empty()) first_tensor = problem.key;
+    unknown.emplace_back(problem.key, parse_key(problem.key).is_lora()  ? problem.message
+                                      : has_unknown_suffix(problem.key) ? "unknown suffix"
+                                                                        : "not in the base");
   }
   if (unknown.empty()) return;
-  report.add("the file has LoRA tensors for " + std::to_string(unknown.size()) +
-                 " modules that configuration and base do not explain: " + join_some(unknown),
-             {.tensor = {},
-              .module = unknown.front().substr(0, unknown.front().find(' ')),
-              .hint = {},
-              .severity = {}});
+  report.add(
+      "the file has tensors for " + std::to_string(unknown.size()) +
+          (unknown.size() == 1 ? " site" : " sites") +
+          " that configuration and base do not explain, which PEFT drops: " + with_reasons(unknown),
+      {.tensor = first_tensor, .module = unknown.front().first, .hint = {}, .severity = {}});
 }
 
 void missing(const Subject& subject, Report& report) {
-  if (!subject.targets) return;
-  std::vector<std::string> absent;
-  for (const ModuleInfo& info : subject.targets->lora) {
-    if (subject.adapter.find(info.module_path) != nullptr) continue;
-    const bool half = std::any_of(
-        subject.adapter.problems.begin(), subject.adapter.problems.end(), [&](const auto& problem) {
-          return problem.key.find("." + info.module_path + ".") != std::string::npos;
-        });
-    if (!half) absent.push_back(info.module_path);
+  if (!subject.accounting || subject.accounting->missing.empty()) return;
+  const std::vector<MissingPart>& parts = subject.accounting->missing;
+  std::vector<std::pair<std::string, std::string>> absent;
+  std::size_t modules = 0;
+  for (const MissingPart& part : parts) {
+    modules += part.kind == MissingPart::Kind::factors ? 1 : 0;
+    std::string reason = describe(part.kind);
+    if (!reason.empty()) reason = reason.substr(2, reason.size() - 3);
+    absent.emplace_back(part.name, std::move(reason));
   }
-  for (const ModuleInfo& info : subject.targets->saved) {
-    const std::string prefix = info.module_path + ".";
-    const auto found = subject.adapter.replacements.lower_bound(prefix);
-    if (found == subject.adapter.replacements.end() || !found->first.starts_with(prefix))
-      absent.push_back(info.module_path + " (module to save)");
-  }
-  if (absent.empty()) return;
-  const std::size_t expected = subject.targets->lora.size() + subject.targets->saved.size();
-  report.add(std::to_string(absent.size()) + " of " + std::to_string(expected) +
-                 " expected modules have no tensors: " + join_some(absent),
-             {.tensor = {},
-              .module = absent.front().substr(0, absent.front().find(' ')),
-              .hint = {},
-              .severity = {}});
+  const std::string expected = std::to_string(subject.accounting->expected_sites);
+  report.add(std::to_string(parts.size()) +
+                 (modules == parts.size()
+                      ? " of " + expected + " expected modules have no tensors: "
+                      : " expected parts (of " + expected + " sites) have no tensors: ") +
+                 with_reasons(absent),
+             {.tensor = {}, .module = parts.front().name, .hint = {}, .severity = {}});
 }
 
-void add_problems(const Subject& subject, Report& report,
-                  std::initializer_list<KeyProblem::Kind> kinds) {
-  for (const KeyProblem& problem : subject.adapter.problems)
-    if (std::find(kinds.begin(), kinds.end(), problem.kind) != kinds.end())
-      report.add(problem.message, {.tensor = problem.key,
-                                   .module = parse_key(problem.key).module_path,
-                                   .hint = {},
-                                   .severity = {}});
+// All problems of these kinds in one finding.
+void add_problems(const Subject& subject, Report& report, std::initializer_list<Kind> kinds,
+                  std::string_view noun, bool (*accepts)(const Subject&, const KeyProblem&)) {
+  std::vector<const KeyProblem*> found;
+  Names texts;
+  for (const KeyProblem& problem : subject.adapter.problems) {
+    if (std::find(kinds.begin(), kinds.end(), problem.kind) == kinds.end() ||
+        !accepts(subject, problem))
+      continue;
+    found.push_back(&problem);
+    texts.push_back(problem.key + " " + problem.message);
+  }
+  if (found.empty()) return;
+  constexpr std::size_t kShown = 3;
+  report.add(
+      (found.size() == 1 ? "" : counted(found.size(), noun) + ": ") + join_some(texts, kShown),
+      {.tensor = found.front()->key,
+       .module = parse_key(found.front()->key).module_path,
+       .hint = {},
+       .severity = {}});
 }
 
 void unpaired(const Subject& subject, Report& report) {
-  add_problems(subject, report, {KeyProblem::Kind::unpaired, KeyProblem::Kind::bad_shape});
+  add_problems(subject, report, {Kind::unpaired, Kind::bad_shape}, "unpaired or misshaped tensor",
+               [](const Subject& all, const KeyProblem& problem) {
+                 // Tensors without elements have a rule of their own.
+                 const auto found = all.adapter.tensors.find(to_peft_key(parse_key(problem.key)));
+                 return found == all.adapter.tensors.end() || found->second.numel() != 0;
+               });
 }
 
 void duplicate(const Subject& subject, Report& report) {
-  add_problems(subject, report, {KeyProblem::Kind::duplicate});
-}
-
-void wrapper_prefix(const Subject& subject, Report& report) {
-  std::vector<std::string> wrapped;
-  for (const std::string& key : subject.adapter.unclean_keys)
-    if (!parse_key(key).wrappers.empty()) wrapped.push_back(key);
-  if (wrapped.empty()) return;
-  report.add(std::to_string(wrapped.size()) + " keys carry wrapper components (" +
-                 join_some(parse_key(wrapped.front()).wrappers) +
-                 "); PEFT would load this file as an adapter that does nothing",
-             {.tensor = wrapped.front(), .module = {}, .hint = {}, .severity = {}});
-}
-
-void foreign_prefix(const Subject& subject, Report& report) {
-  std::vector<std::string> bare;
-  for (const std::string& key : subject.adapter.unclean_keys) {
-    const ParsedKey parsed = parse_key(key);
-    if (parsed.wrappers.empty() && !parsed.has_peft_prefix) bare.push_back(key);
-  }
-  if (bare.empty()) return;
-  report.add(std::to_string(bare.size()) + " keys lack the prefix base_model.model.",
-             {.tensor = bare.front(), .module = {}, .hint = {}, .severity = {}});
-}
-
-void adapter_name(const Subject& subject, Report& report) {
-  std::vector<std::string> named;
-  for (const std::string& key : subject.adapter.unclean_keys) {
-    const ParsedKey parsed = parse_key(key);
-    if (parsed.wrappers.empty() && parsed.has_peft_prefix && !parsed.adapter_name.empty())
-      named.push_back(key);
-  }
-  if (named.empty()) return;
-  report.add(std::to_string(named.size()) + " keys still carry the adapter name \"" +
-                 parse_key(named.front()).adapter_name + "\"",
-             {.tensor = named.front(), .module = {}, .hint = {}, .severity = {}});
+  add_problems(subject, report, {Kind::duplicate}, "second name",
+               [](const Subject&, const KeyProblem&) { return true; });
 }
 
 void overwrites_base(const Subject& subject, Report& report) {
-  add_problems(subject, report, {KeyProblem::Kind::unknown});
-  if (subject.base == nullptr) return;
-  for (const auto& [base_name, tensor] : subject.adapter.replacements)
-    if (subject.base->find(base_name) == nullptr)
-      report.add("the saved parameter " + base_name + " does not exist in the base",
-                 {.tensor = base_name, .module = module_of(base_name), .hint = {}, .severity = {}});
+  add_problems(subject, report, {Kind::unknown}, "undeclared base parameter", is_base_parameter);
 }
 
 void base_shape(const Subject& subject, Report& report) {
-  if (subject.base == nullptr) return;
-  for (const LoraModule& module : subject.adapter.modules) {
-    const auto info = std::find_if(
-        subject.base_modules.begin(), subject.base_modules.end(),
-        [&](const ModuleInfo& candidate) { return candidate.module_path == module.module_path; });
-    if (info == subject.base_modules.end() || module.a.shape.size() != 2 ||
-        module.b.shape.size() != 2)
-      continue;
-    if (info->kind != LayerKind::linear && info->kind != LayerKind::conv1d &&
-        info->kind != LayerKind::embedding)
-      continue;
-    if (module.a.shape[1] == info->in_features && module.b.shape[0] == info->out_features) continue;
-    report.add("the adapter's update is [" + std::to_string(module.b.shape[0]) + ", " +
-                   std::to_string(module.a.shape[1]) + "], the base's module is [" +
-                   std::to_string(info->out_features) + ", " + std::to_string(info->in_features) +
-                   "]",
-               {.tensor = {}, .module = module.module_path, .hint = {}, .severity = {}});
-  }
-  for (const auto& [base_name, tensor] : subject.adapter.replacements) {
-    const Tensor* original = subject.base->find(base_name);
-    if (original != nullptr && original->shape != tensor.shape)
-      report.add("the saved parameter " + base_name + " has shape " +
-                     shape_to_string(tensor.shape) + ", the base's has " +
-                     shape_to_string(original->shape),
-                 {.tensor = base_name, .module = module_of(base_name), .hint = {}, .severity = {}});
-  }
+  if (!subject.accounting || subject.accounting->misshaped.empty()) return;
+  const std::vector<MisshapedSite>& sites = subject.accounting->misshaped;
+  std::vector<std::pair<std::string, std::string>> table;
+  for (const MisshapedSite& site : sites)
+    table.emplace_back(site.name, site.found + ", base " + site.expected +
+                                      (site.cause.empty() ? "" : ": " + site.cause));
+  report.add(counted(sites.size(), "shape") + (sites.size() == 1 ? " does" : " do") +
+                 " not fit the base: " + with_reasons(table),
+             {.tensor = {}, .module = sites.front().name, .hint = {}, .severity = {}});
 }
 
 }  // namespace
@@ -161,35 +137,28 @@ void base_shape(const Subject& subject, Report& report) {
 const std::vector<Rule>& key_rules() {
   static const std::vector<Rule> rules{
       {{"LV301", "key-unexpected", Severity::error,
-        "every adapted module against configuration and base",
-        "The file adapts modules that the configuration does not target or the base does not have; "
-        "PEFT drops such tensors without a word.",
-        "give the base this adapter was trained on, or correct target_modules"},
+        "every tensor of the file against configuration and base",
+        "The file adapts modules that the configuration does not target or the base does not have, "
+        "or has tensors of unknown names; PEFT drops such tensors without a word.",
+        "give the base this adapter was trained on, correct target_modules, or map renamed "
+        "modules: lora repair ADAPTER --base BASE -o DIR"},
        unexpected},
-      {{"LV302", "key-missing", Severity::error, "every module the configuration targets",
-        "Targeted modules have no tensors; PEFT leaves them without any update.",
-        "save again from the live model or a complete checkpoint"},
+      {{"LV302", "key-missing", Severity::error,
+        "every module, saved parameter, bias and token row that the configuration asks for",
+        "Something the configuration asks for has no tensors; PEFT leaves LoRA layers without any "
+        "update and fails on saved modules.",
+        "save again from the live model or a complete checkpoint: lora save CHECKPOINT -o DIR; "
+        "narrow target_modules if this set was intended"},
        missing},
       {{"LV303", "key-unpaired", Severity::error, "the pairing and shapes of A and B",
         "A factor is alone, or the two factors of a module do not fit together.",
         "restore the file from the checkpoint it was saved from"},
        unpaired},
-      {{"LV304", "key-duplicate", Severity::error, "names after removing prefixes",
-        "Two tensors of the file mean the same parameter.", "save again so that one remains"},
+      {{"LV304", "key-duplicate", Severity::error,
+        "names in the header and names after removing prefixes",
+        "Two tensors of the file mean the same parameter.",
+        "save again so that one remains: lora save ADAPTER -o DIR"},
        duplicate},
-      {{"LV305", "key-wrapper-prefix", Severity::error, "components that wrappers add to names",
-        "Names carry _orig_mod., module. or _fsdp_wrapped_module.; PEFT loads none of the tensors.",
-        "rewrite it with clean names: lora save ADAPTER -o DIR"},
-       wrapper_prefix},
-      {{"LV306", "key-foreign-prefix", Severity::error, "the prefix of every name",
-        "Names do not start with base_model.model., so PeftModel.from_pretrained loads none of "
-        "them.",
-        "rewrite it with clean names: lora save ADAPTER -o DIR"},
-       foreign_prefix},
-      {{"LV307", "key-adapter-name", Severity::note, "adapter names inside keys",
-        "Keys carry an in-memory adapter name; PEFT accepts that by accident.",
-        "rewrite it with clean names: lora save ADAPTER -o DIR"},
-       adapter_name},
       {{"LV308", "key-overwrites-base", Severity::error,
         "tensors that are no LoRA factors against modules_to_save and bias",
         "The file would replace weights of the base that nobody declared.",

@@ -12,6 +12,7 @@
 #include "lora/checkpoint/base_lock.h"
 #include "lora/checkpoint/checkpoint.h"
 #include "lora/ops/verify.h"
+#include "ops/accounting.h"
 
 namespace lora::rules {
 
@@ -24,6 +25,7 @@ struct Subject {
   const Checkpoint* base = nullptr;
   const ModuleList& base_modules;                 ///< empty without a base
   const std::optional<ResolvedTargets>& targets;  ///< with a base whose modules are known
+  const std::optional<Accounting>& accounting;    ///< with `targets`
   const std::optional<BaseLock>& base_now;        ///< computed from the base's bytes
   const std::optional<BaseLock>& base_recorded;   ///< base.lock.json beside the base
   bool require_proof = false;
@@ -60,16 +62,24 @@ struct Rule {
   void (*check)(const Subject&, Report&);  ///< null: raised by verify itself, not by the frame
 };
 
-/// The groups, one file each, in the order of their ids.
-const std::vector<Rule>& file_rules();      ///< LV1xx
-const std::vector<Rule>& config_rules();    ///< LV2xx
-const std::vector<Rule>& key_rules();       ///< LV3xx
-const std::vector<Rule>& number_rules();    ///< LV4xx
-const std::vector<Rule>& identity_rules();  ///< LV5xx
-const std::vector<Rule>& output_rules();    ///< LV6xx
-const std::vector<Rule>& merged_rules();    ///< LV7xx
-const std::vector<Rule>& security_rules();  ///< LV8xx
-std::vector<const Rule*> all_rules();
+/// The groups; those of one hundred that are split by subject follow each other.
+const std::vector<Rule>& file_rules();        ///< LV1xx
+const std::vector<Rule>& payload_rules();     ///< LV1xx: what the bytes are spent on
+const std::vector<Rule>& config_rules();      ///< LV2xx
+const std::vector<Rule>& target_rules();      ///< LV2xx: what the configuration selects
+const std::vector<Rule>& pattern_rules();     ///< LV2xx: rank_pattern and alpha_pattern
+const std::vector<Rule>& layer_rules();       ///< LV2xx: what the base's layers ask for
+const std::vector<Rule>& key_rules();         ///< LV3xx
+const std::vector<Rule>& name_rules();        ///< LV3xx: how keys are spelled
+const std::vector<Rule>& rename_rules();      ///< LV3xx: names that moved or collide
+const std::vector<Rule>& kind_rules();        ///< LV3xx: tensors of single layer types
+const std::vector<Rule>& vocabulary_rules();  ///< LV3xx: embeddings, heads, token rows
+const std::vector<Rule>& number_rules();      ///< LV4xx
+const std::vector<Rule>& identity_rules();    ///< LV5xx
+const std::vector<Rule>& output_rules();      ///< LV6xx
+const std::vector<Rule>& merged_rules();      ///< LV7xx
+const std::vector<Rule>& security_rules();    ///< LV8xx
+std::vector<const Rule*> all_rules();         ///< by id
 const Rule& rule_by_id(std::string_view id);
 
 /// "a, b, c and 12 more".

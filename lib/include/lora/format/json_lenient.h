@@ -13,6 +13,7 @@ struct LenientJson {
   Json value;  ///< of a key given twice the last value counts
   /// Dotted paths of the keys given more than once ("rank_pattern.q_proj"), in file order.
   std::vector<std::string> repeated_keys;
+  std::vector<Json> earlier_values;  ///< for each of them, the value that was replaced
 };
 
 /// As parse_json, except that repeated keys are no error.
