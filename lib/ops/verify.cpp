@@ -72,6 +72,8 @@ class Verification {
   void read_base() {
     if (options_.base == nullptr) return;
     report_.base_modules = list_modules(*options_.base);
+    settle_parameters(*report_.adapter, report_.base_modules,
+                      options_.base->config ? options_.base->config->model_type : "");
     const bool is_transformers = options_.base->config && options_.base->config->is_transformers();
     try {
       targets_ = resolve_targets(config_with_targets(), report_.base_modules, is_transformers);

@@ -86,17 +86,6 @@ std::string prefix_before(const std::string& module_path) {
   return at == 0 ? std::string(kPeftPrefix) : module_path.substr(0, at);
 }
 
-std::optional<std::pair<int, int>> release_of(const AdapterConfig& config) {
-  if (!config.peft_version) return std::nullopt;
-  const std::string& text = *config.peft_version;
-  const char* const end = text.data() + text.size();
-  int major = 0, minor = 0;
-  const auto first = std::from_chars(text.data(), end, major);
-  if (first.ec != std::errc() || first.ptr == end || *first.ptr != '.') return std::nullopt;
-  if (std::from_chars(first.ptr + 1, end, minor).ec != std::errc()) return std::nullopt;
-  return std::pair(major, minor);
-}
-
 std::string counted(std::size_t count, std::string_view noun) {
   return std::to_string(count) + " " + std::string(noun) + (count == 1 ? "" : "s");
 }

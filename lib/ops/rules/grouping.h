@@ -2,11 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "lora/adapter/adapter.h"
@@ -36,9 +34,6 @@ inline constexpr std::string_view kPeftPrefix = "base_model.model.";
 /// What stands before base_model.model. inside a path: "thinker." of
 /// "thinker.base_model.model.x", "base_model.model." where it is doubled, empty without it.
 std::string prefix_before(const std::string& module_path);
-
-/// Major and minor number of peft_version; nullopt when it is absent or of another form.
-std::optional<std::pair<int, int>> release_of(const AdapterConfig& config);
 
 /// "1 module", "3 modules".
 std::string counted(std::size_t count, std::string_view noun);

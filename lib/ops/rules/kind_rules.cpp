@@ -44,7 +44,7 @@ void doubled_projection(const Subject& subject, Report& report) {
     }
   if (projections.empty()) return;
   constexpr std::pair<int, int> kLastKnown{0, 21};
-  const auto release = release_of(subject.adapter.config);
+  const auto release = peft_release(subject.adapter.config);
   const bool is_decided = release && *release <= kLastKnown;
   const std::string writer =
       release ? "written by PEFT " + *subject.adapter.config.peft_version

@@ -122,7 +122,7 @@ void name_collision(const Subject& subject, Report& report) {
       begin = end + 1;
     }
   }
-  const auto release = release_of(subject.adapter.config);
+  const auto release = peft_release(subject.adapter.config);
   const bool is_old = !release || *release <= std::pair(0, 20);
   const std::string limit =
       ": PEFT up to 0.20.0 reads keys as text and will not load this "

@@ -73,6 +73,7 @@ const std::vector<Rule>& key_rules();         ///< LV3xx
 const std::vector<Rule>& name_rules();        ///< LV3xx: how keys are spelled
 const std::vector<Rule>& rename_rules();      ///< LV3xx: names that moved or collide
 const std::vector<Rule>& kind_rules();        ///< LV3xx: tensors of single layer types
+const std::vector<Rule>& expert_rules();      ///< LV3xx: stacks of experts
 const std::vector<Rule>& vocabulary_rules();  ///< LV3xx: embeddings, heads, token rows
 const std::vector<Rule>& number_rules();      ///< LV4xx
 const std::vector<Rule>& identity_rules();    ///< LV5xx

@@ -170,7 +170,7 @@ void head_missing(const Subject& subject, Report& report) {
 }
 
 bool lost_biases(const AdapterConfig& config) {
-  const auto release = release_of(config);
+  const auto release = peft_release(config);
   return !release || *release <= std::pair(0, 20);
 }
 
