@@ -54,7 +54,7 @@ BASES = {
 CAUSAL = dict(task_type="CAUSAL_LM")
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
-# name: (base, settings of LoraConfig, base to verify on where it is another file of the same weights)
+# name: (base, settings of LoraConfig)
 CONFIGURATIONS: dict[str, tuple[str, dict[str, object]]] = {
     "llama_default": ("llama", CAUSAL),
     "llama_all_names": ("llama", {**CAUSAL, "target_modules": ALL}),
@@ -83,7 +83,7 @@ CONFIGURATIONS: dict[str, tuple[str, dict[str, object]]] = {
     "llama_orthogonal": ("llama", {**CAUSAL, "init_lora_weights": "orthogonal"}),
     "llama_saved_head": ("llama", {**CAUSAL, "modules_to_save": ["lm_head"]}),
     "llama_saved_both": ("llama", {**CAUSAL, "modules_to_save": ["embed_tokens", "lm_head"]}),
-    "llama_saved_norm": ("llama", {**CAUSAL, "modules_to_save": ["norm"]}),
+    "llama_saved_norm": ("llama", {**CAUSAL, "modules_to_save": ["model.norm"]}),
     "llama_embedding": ("llama", {**CAUSAL, "target_modules": ["embed_tokens", "q_proj"]}),
     "llama_head": ("llama", {**CAUSAL, "target_modules": ["lm_head", "q_proj"]}),
     "llama_tokens": ("llama", {**CAUSAL, "trainable_token_indices": [1, 5, 63]}),
@@ -125,6 +125,7 @@ CONFIGURATIONS: dict[str, tuple[str, dict[str, object]]] = {
 WARNED: dict[str, tuple[str, dict[str, object], set[str]]] = {
     "pickle": ("llama", CAUSAL, {"LV102"}),
     "pissa": ("llama", {**CAUSAL, "init_lora_weights": "pissa"}, {"LV212"}),
+    "saved_norms": ("llama", {**CAUSAL, "modules_to_save": ["norm"]}, {"LV209"}),
     "tied_head": ("llama_tied", {**CAUSAL, "target_modules": ["lm_head"]}, {"LV315"}),
     "alpha_overlap": (
         "llama", {**CAUSAL, "alpha_pattern": {"layers.0.self_attn.q_proj": 4, "q_proj": 2}}, {"LV208"}),
