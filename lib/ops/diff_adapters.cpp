@@ -1,12 +1,10 @@
 #include <algorithm>
 #include <cmath>
 
-#include "lora/adapter/manifest.h"
 #include "lora/adapter/update.h"
 #include "lora/base/equal_bytes.h"
 #include "lora/base/error.h"
 #include "lora/base/parallel.h"
-#include "lora/engine.h"
 #include "lora/ops/diff.h"
 #include "ops/diff_config.h"
 #include "ops/diff_groups.h"
@@ -68,39 +66,6 @@ void add_groups(AdapterDiff& result) {
   result.cosine_map = heat_map(places, cosines);
 }
 
-std::vector<float> outputs_of(Engine& engine, const Checkpoint& base, const Adapter& adapter,
-                              std::vector<float>* bare, std::int64_t& width) {
-  ModelOptions options;
-  options.base = &base;
-  options.adapters = {&adapter};
-  options.compute = Compute::f32;
-  const Probe probe = engine.record_probe(options);
-  if (bare) *bare = probe.base.to_f32();
-  width = probe.adapted.shape.back();
-  return probe.adapted.to_f32();
-}
-
-OutputDifference compare_outputs(const Adapter& a, const Adapter& b,
-                                 const AdapterDiffOptions& options) {
-  Engine& engine = options.engine();
-  std::vector<float> bare;
-  std::int64_t width = 1;
-  const std::vector<float> left = outputs_of(engine, *options.base, a, &bare, width);
-  const std::vector<float> right = outputs_of(engine, *options.base, b, nullptr, width);
-  OutputDifference result;
-  for (std::size_t i = 0; i < left.size(); ++i) {
-    result.largest = std::max(result.largest, std::fabs(double{left[i]} - double{right[i]}));
-    result.largest_effect =
-        std::max(result.largest_effect, std::fabs(double{left[i]} - double{bare[i]}));
-  }
-  std::size_t same = 0;
-  std::size_t rows = 0;
-  for (auto i = left.begin(), j = right.begin(); i < left.end(); i += width, j += width, ++rows)
-    same += std::max_element(i, i + width) - i == std::max_element(j, j + width) - j ? 1 : 0;
-  if (rows != 0) result.argmax_agreement = static_cast<double>(same) / static_cast<double>(rows);
-  return result;
-}
-
 }  // namespace
 
 bool AdapterDiff::is_equal() const {
@@ -148,7 +113,6 @@ AdapterDiff diff(const Adapter& a, const Adapter& b, const AdapterDiffOptions& o
     result.modules[i] = compare(*common[i].first, *common[i].second);
   });
   add_groups(result);
-  if (options.base && options.engine) result.outputs = compare_outputs(a, b, options);
   return result;
 }
 

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "lora/adapter/manifest.h"
+#include "lora/adapter/probe.h"
 #include "lora/base/error.h"
 #include "lora/base/parallel.h"
 #include "lora/checkpoint/base_lock.h"

@@ -1,12 +1,12 @@
 #include "ops/verify_outputs.h"
 
 #include <algorithm>
-#include <cmath>
 #include <memory>
 
 #include "lora/base/error.h"
 #include "lora/checkpoint/checkpoint.h"
 #include "lora/engine.h"
+#include "ops/null_effect.h"
 #include "ops/rules/rule.h"
 
 namespace lora {
@@ -19,41 +19,44 @@ double tolerance_for(const std::string& compute, double magnitude) {
   return (compute == "bf16" ? 3e-2 : 2e-5) * std::max(1.0, magnitude);
 }
 
-double largest_magnitude(const std::vector<float>& values) {
-  double largest = 0;
-  for (const float value : values)
-    largest = std::max(largest, std::fabs(static_cast<double>(value)));
-  return largest;
+bool is_coarse(DType dtype) { return is_float(dtype) && bits_of(dtype) < 32; }
+
+// Weights of fewer bits give the precision of the outputs, whatever they are computed in.
+std::string precision_of(const Checkpoint& checkpoint, const std::string& compute) {
+  const bool has_coarse =
+      std::any_of(checkpoint.tensors.begin(), checkpoint.tensors.end(),
+                  [](const auto& entry) { return is_coarse(entry.second.dtype); });
+  return has_coarse ? "bf16" : compute;
 }
 
-// NaN counts as an infinite difference.
-double largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
-  double largest = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    const double difference = std::fabs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
-    if (std::isnan(difference)) return HUGE_VAL;
-    largest = std::max(largest, difference);
-  }
-  return largest;
+// The same answers from numbers with fewer bits: as far apart as bf16 allows, and of a size that
+// does not matter to what is answered. Beside an adapter's effect it must be small too, or an
+// adapter that does little could change unnoticed.
+bool is_rounding(const OutputDifference& difference, double magnitude) {
+  constexpr double kLargestDivergence = 1e-3;
+  constexpr double kLeastAgreement = 0.9;
+  return difference.largest <= tolerance_for("bf16", magnitude) &&
+         difference.kl <= kLargestDivergence && difference.argmax_agreement >= kLeastAgreement;
 }
 
-// The record holds the last position of each row of token models.
-std::vector<float> comparable(const TensorMap& outputs) {
-  const auto logits = outputs.find("logits");
-  if (logits == outputs.end()) return outputs.at("output").to_f32();
-  const Tensor& tensor = logits->second;
-  const std::vector<float> all = tensor.to_f32();
-  const auto batch = static_cast<std::size_t>(tensor.shape.at(0));
-  const auto positions = static_cast<std::size_t>(tensor.shape.at(1));
-  const auto width = static_cast<std::size_t>(tensor.shape.at(2));
-  std::vector<float> last;
-  last.reserve(batch * width);
-  for (std::size_t row = 0; row < batch; ++row) {
-    const auto first =
-        all.begin() + static_cast<std::ptrdiff_t>((row * positions + positions - 1) * width);
-    last.insert(last.end(), first, first + static_cast<std::ptrdiff_t>(width));
-  }
-  return last;
+OutputCause cause_of(const OutputComparison& outputs, double magnitude) {
+  const bool base_is_equal = outputs.base.largest <= outputs.tolerance;
+  const bool adapted_is_equal = outputs.adapted.largest <= outputs.tolerance;
+  if (base_is_equal && adapted_is_equal) return OutputCause::equal;
+  if (!base_is_equal && !is_rounding(outputs.base, magnitude)) return OutputCause::wrong_base;
+  if (!adapted_is_equal && outputs.effect.largest <= outputs.tolerance)
+    return OutputCause::inert_adapter;
+  constexpr double kSmallBesideEffect = 0.1;
+  const bool is_small = outputs.adapted.rms <= kSmallBesideEffect * outputs.effect.rms;
+  if (adapted_is_equal || (is_small && is_rounding(outputs.adapted, magnitude)))
+    return OutputCause::rounding;
+  return OutputCause::changed;
+}
+
+std::string figures(const OutputDifference& difference) {
+  if (difference.is_bit_equal) return "bit for bit";
+  return "max |d| " + rules::figure(difference.largest) + ", KL " + rules::figure(difference.kl) +
+         ", best output equal in " + rules::figure(100 * difference.argmax_agreement) + " %";
 }
 
 class OutputCheck {
@@ -70,8 +73,7 @@ class OutputCheck {
         if (probe) {
           check = compare(*probe);
         } else {
-          add("LV603", "outputs were not compared: " + reason);
-          check = {"outputs", CheckStatus::not_made, reason};
+          check = not_made(reason);
         }
       } catch (const Error& error) {
         if (error.kind() != ErrorKind::malformed && error.kind() != ErrorKind::not_found) throw;
@@ -83,11 +85,16 @@ class OutputCheck {
   }
 
  private:
-  void add(std::string_view rule, std::string message) {
+  void add(std::string_view rule, std::string message, std::optional<Severity> severity = {}) {
     rules::Report report(report_.path.string());
     report.begin(rules::rule_by_id(rule));
-    report.add(std::move(message));
+    report.add(std::move(message), {.tensor = {}, .module = {}, .hint = {}, .severity = severity});
     for (Finding& finding : report.take()) report_.findings.push_back(std::move(finding));
+  }
+
+  CheckResult not_made(const std::string& reason) {
+    add("LV603", "outputs were not compared: " + reason);
+    return {"outputs", CheckStatus::not_made, reason};
   }
 
   std::optional<Probe> find_probe(std::string& reason) const {
@@ -96,64 +103,113 @@ class OutputCheck {
       return std::nullopt;
     }
     if (options_.probe) return read_probe(*options_.probe);
-    const auto directory = report_.adapter->directory();
-    if (!std::filesystem::exists(directory / kProbeName)) {
+    const auto path = report_.adapter->directory() / kProbeName;
+    if (!std::filesystem::exists(path)) {
       reason = "the adapter has no recorded outputs (" + std::string(kProbeName) + ")";
       return std::nullopt;
     }
-    return read_probe(directory / kProbeName);
+    return read_probe(path);
   }
 
   CheckResult compare(const Probe& probe) {
+    OutputComparison result;
+    try {
+      result = measure(probe);
+    } catch (const Error& error) {
+      if (error.kind() == ErrorKind::interrupted || error.kind() == ErrorKind::resources) throw;
+      return not_made(error.message());
+    }
+    report_.outputs = result;
+    const auto before = static_cast<std::ptrdiff_t>(report_.findings.size());
+    report_findings(result);
+    const bool failed =
+        std::any_of(report_.findings.begin() + before, report_.findings.end(),
+                    [](const Finding& finding) { return finding.severity == Severity::error; });
+    return {"outputs", failed ? CheckStatus::failed : CheckStatus::passed, detail_of(result)};
+  }
+
+  OutputComparison measure(const Probe& probe) {
     ModelOptions model_options;
     model_options.base = options_.base;
     model_options.adapters = {&*report_.adapter};
     model_options.compute = probe.compute == "bf16" ? Compute::bf16 : Compute::f32;
-    std::vector<float> adapted, base;
-    try {
-      const auto model = options_.engine().load_model(model_options);
-      adapted = comparable(model->forward(probe.inputs));
+    Engine& engine = options_.engine();
+    OutputMatrix adapted, base;
+    {
+      const auto model = engine.load_model(model_options);
+      adapted = output_matrix(model->forward(probe.inputs));
       model->enable_adapters(false);
-      base = comparable(model->forward(probe.inputs));
-    } catch (const Error& error) {
-      if (error.kind() == ErrorKind::interrupted || error.kind() == ErrorKind::resources) throw;
-      add("LV603", "outputs could not be computed: " + error.message());
-      return {"outputs", CheckStatus::not_made, error.message()};
-    }
-    const std::vector<float> recorded_adapted = probe.adapted.to_f32();
-    const std::vector<float> recorded_base = probe.base.to_f32();
-    if (adapted.size() != recorded_adapted.size() || base.size() != recorded_base.size()) {
-      add("LV601", "outputs have " + std::to_string(adapted.size()) + " values, the record has " +
-                       std::to_string(recorded_adapted.size()));
-      return {"outputs", CheckStatus::failed, "other sizes than recorded"};
+      base = output_matrix(model->forward(probe.inputs));
     }
     OutputComparison result;
     result.compute = probe.compute;
-    result.base_difference = largest_difference(base, recorded_base);
-    result.adapted_difference = largest_difference(adapted, recorded_adapted);
-    result.effect = largest_difference(adapted, base);
-    result.tolerance = tolerance_for(probe.compute, std::max(largest_magnitude(recorded_adapted),
-                                                             largest_magnitude(recorded_base)));
-    report_.outputs = result;
-    const auto beyond = [&](double difference) {
-      return "largest difference " + rules::figure(difference) + ", tolerance " +
-             rules::figure(result.tolerance);
-    };
-    const bool base_changed = result.base_difference > result.tolerance;
-    const bool adapted_changed = result.adapted_difference > result.tolerance;
-    if (base_changed)
-      add("LV602",
-          "outputs of the bare base are not the recorded ones: " + beyond(result.base_difference));
-    if (adapted_changed)
+    result.base = difference(probe.base, base);
+    result.adapted = difference(probe.adapted, adapted);
+    result.effect = difference(base, adapted);
+    const double magnitude = std::max(magnitude_of(probe.base), magnitude_of(probe.adapted));
+    result.tolerance = tolerance_for(probe.compute, magnitude);
+    result.cause = cause_of(result, magnitude);
+    if (options_.merged != nullptr) {
+      ModelOptions merged_options = model_options;
+      merged_options.base = options_.merged;
+      merged_options.adapters.clear();
+      const auto model = engine.load_model(merged_options);
+      result.merged = difference(probe.adapted, output_matrix(model->forward(probe.inputs)));
+      // One more rounding of every weight than in the adapted model.
+      constexpr double kMergeRounding = 4;
+      result.merged_tolerance =
+          kMergeRounding * tolerance_for(precision_of(*options_.merged, probe.compute), magnitude);
+    }
+    if (options_.null_samples > 0)
+      result.null =
+          null_effect(engine, model_options, probe.inputs, base, adapted, options_.null_samples);
+    return result;
+  }
+
+  void report_findings(const OutputComparison& result) {
+    const std::string tolerance = "; tolerance " + rules::figure(result.tolerance);
+    if (result.cause == OutputCause::wrong_base)
+      add("LV602", "outputs of the bare base are not the recorded ones: " + figures(result.base) +
+                       tolerance);
+    if (result.cause == OutputCause::changed ||
+        (result.cause == OutputCause::wrong_base && result.adapted.largest > result.tolerance))
       add("LV601", "outputs of base + adapter are not the recorded ones: " +
-                       beyond(result.adapted_difference));
-    if (result.effect == 0)
+                       figures(result.adapted) + tolerance);
+    if (result.cause == OutputCause::inert_adapter) {
+      add("LV604",
+          "base + adapter now answer as the bare base does, and did not when recorded: " +
+              figures(result.adapted) + tolerance,
+          Severity::error);
+    } else if (result.effect.largest == 0) {
       add("LV604", "the adapter does not change any output on the recorded input");
-    return {"outputs", base_changed || adapted_changed ? CheckStatus::failed : CheckStatus::passed,
-            "same input, " + result.compute + ": base " + rules::figure(result.base_difference) +
-                ", base + adapter " + rules::figure(result.adapted_difference) +
-                " from the record (tolerance " + rules::figure(result.tolerance) +
-                "); the adapter moves outputs by " + rules::figure(result.effect)};
+    }
+    if (result.cause == OutputCause::rounding)
+      add("LV606", "outputs are the recorded ones up to coarser rounding: base " +
+                       figures(result.base) + "; base + adapter " + figures(result.adapted) +
+                       tolerance);
+    if (result.merged && result.merged->largest > result.merged_tolerance)
+      add("LV607", "the merged checkpoint does not answer as base + adapter did: " +
+                       figures(*result.merged) + "; tolerance " +
+                       rules::figure(result.merged_tolerance));
+    if (result.null && result.null->effect <= result.null->largest)
+      add("LV605", "the adapter moves outputs by " + rules::figure(result.null->effect) +
+                       " (rms), random adapters of the same norms by " +
+                       rules::figure(result.null->mean) + " and up to " +
+                       rules::figure(result.null->largest) + " (" +
+                       std::to_string(result.null->samples) + " samples)");
+  }
+
+  static std::string detail_of(const OutputComparison& result) {
+    std::string text = "same input, " + result.compute + ": base " + figures(result.base) +
+                       "; base + adapter " + figures(result.adapted) + " (" +
+                       std::string(to_string(result.cause)) + ", tolerance " +
+                       rules::figure(result.tolerance) + "); the adapter moves outputs by " +
+                       rules::figure(result.effect.largest);
+    if (result.merged) text += "; merged " + figures(*result.merged);
+    if (result.null)
+      text += "; effect " + rules::figure(result.null->effect) + " rms against " +
+              rules::figure(result.null->mean) + " of random adapters";
+    return text;
   }
 
   const VerifyOptions& options_;
@@ -161,6 +217,22 @@ class OutputCheck {
 };
 
 }  // namespace
+
+std::string_view to_string(OutputCause cause) {
+  switch (cause) {
+    case OutputCause::equal:
+      return "equal";
+    case OutputCause::rounding:
+      return "rounding";
+    case OutputCause::wrong_base:
+      return "wrong base";
+    case OutputCause::inert_adapter:
+      return "inert adapter";
+    case OutputCause::changed:
+      return "changed";
+  }
+  return "changed";
+}
 
 void compare_outputs(const VerifyOptions& options, VerifyReport& report) {
   OutputCheck(options, report).run();

@@ -29,6 +29,7 @@ std::string head_of(const OptionSpec& spec) {
   std::string head;
   for (const std::string& name : spec.names) head += (head.empty() ? "" : ", ") + name;
   const std::string value = value_text(spec);
+  if (spec.arity == Arity::optional) return head + "[=" + value + "]";
   return value.empty() ? head : head + " " + value;
 }
 
@@ -210,7 +211,8 @@ std::string completion_script(const std::string& shell) {
       if (spec.arity == Arity::positional || spec.arity == Arity::rest || spec.is_hidden) continue;
       flags += " " + spec.label();
       fish += "complete -c lora -n '__fish_seen_subcommand_from " + std::string(verb.name) +
-              "' -l " + spec.key() + (spec.arity == Arity::flag ? "" : " -r") + "\n";
+              "' -l " + spec.key() +
+              (spec.arity == Arity::flag || spec.arity == Arity::optional ? "" : " -r") + "\n";
     }
     verbs += (verbs.empty() ? "" : " ") + std::string(verb.name);
     cases += "    " + std::string(verb.name) + ") flags='" + flags + "' ;;\n";

@@ -149,6 +149,16 @@ OptionSpec& OptionSet::text(std::string_view names, std::optional<std::string>& 
              [&target](const auto& values) { target = values.back(); });
 }
 
+OptionSpec& OptionSet::optional_text(std::string_view names, bool& asked,
+                                     std::optional<std::string>& target, std::string metavar,
+                                     std::string help) {
+  return add(names, std::move(metavar), std::move(help), Arity::optional,
+             [&asked, &target](const auto& values) {
+               asked = true;
+               if (!values.back().empty()) target = values.back();
+             });
+}
+
 OptionSpec& OptionSet::choice(std::string_view names, std::string& target,
                               std::vector<std::string> choices, std::string help) {
   const std::string label = longest(split_names(names));

@@ -15,6 +15,7 @@ namespace lora::cli {
 enum class Arity {
   flag,        ///< no value
   one,         ///< one value; the last one given wins
+  optional,    ///< alone, or with a value joined by "="
   many,        ///< each occurrence takes one or more values
   positional,  ///< one positional argument
   rest,        ///< all remaining positional arguments
@@ -50,6 +51,9 @@ class OptionSet {
                    std::string help);
   OptionSpec& text(std::string_view names, std::optional<std::string>& target, std::string metavar,
                    std::string help);
+  /// `--name` sets `asked`, `--name=VALUE` sets the value too.
+  OptionSpec& optional_text(std::string_view names, bool& asked, std::optional<std::string>& target,
+                            std::string metavar, std::string help);
   OptionSpec& choice(std::string_view names, std::string& target, std::vector<std::string> choices,
                      std::string help);
   OptionSpec& choice(std::string_view names, std::optional<std::string>& target,

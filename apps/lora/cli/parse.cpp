@@ -40,10 +40,13 @@ bool is_number(const std::string& token) {
          (std::isdigit(static_cast<unsigned char>(token[1])) || token[1] == '.');
 }
 
+using OptionalValues = std::map<const OptionSpec*, std::vector<std::string>>;
+
 // One token for a flag and its value ("--rank=-5"), so that values may start with a dash and a flag
-// without its value is noticed here. Flags nobody declared are refused.
+// without its value is noticed here. Flags nobody declared are refused. Flags whose value is
+// optional are taken out: CLI11 would give them the next argument.
 std::vector<std::string> join_values(const std::vector<std::string>& arguments,
-                                     const OptionSet& options) {
+                                     const OptionSet& options, OptionalValues& optional_values) {
   std::vector<std::string> joined;
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     const std::string& token = arguments[i];
@@ -60,7 +63,9 @@ std::vector<std::string> join_values(const std::vector<std::string>& arguments,
     const OptionSpec* spec = spec_named(options, is_long ? name_part(token) : token.substr(0, 2));
     if (spec == nullptr) throw unknown_flag(token, options);
     const bool is_alone = is_long ? token.find('=') == std::string::npos : token.size() == 2;
-    if (spec->arity != Arity::one) {
+    if (spec->arity == Arity::optional) {
+      optional_values[spec].push_back(is_alone ? "" : token.substr(token.find('=') + 1));
+    } else if (spec->arity != Arity::one) {
       joined.push_back(token);
     } else if (!is_alone) {
       joined.push_back(is_long ? token : spec->label() + "=" + token.substr(2));
@@ -139,6 +144,7 @@ void parse_options(const std::vector<std::string>& arguments, const OptionSet& o
     for (const std::string& name : spec.names) names += (names.empty() ? "" : ",") + name;
     switch (spec.arity) {
       case Arity::flag:
+      case Arity::optional:
         bound[i].option = app.add_flag(names);
         break;
       case Arity::one:
@@ -159,7 +165,8 @@ void parse_options(const std::vector<std::string>& arguments, const OptionSet& o
         break;
     }
   }
-  std::vector<std::string> joined = join_values(arguments, options);
+  OptionalValues optional_values;
+  std::vector<std::string> joined = join_values(arguments, options, optional_values);
   std::reverse(joined.begin(), joined.end());  // as CLI11 wants them
   try {
     app.parse(joined);
@@ -173,15 +180,17 @@ void parse_options(const std::vector<std::string>& arguments, const OptionSet& o
   } catch (const CLI::ParseError&) {
     // The one case left: a flag at the end of its arguments that has no value.
     for (const Bound& entry : bound)
-      if (entry.spec->arity != Arity::flag && is_given(*entry.spec, arguments) &&
-          entry.values.empty())
+      if (entry.spec->arity != Arity::flag && entry.spec->arity != Arity::optional &&
+          is_given(*entry.spec, arguments) && entry.values.empty())
         throw Error(ErrorKind::usage, "flag " + entry.spec->label() + " needs a value");
     throw Error(ErrorKind::usage, "cannot make sense of these arguments")
         .with_hint("--help shows what this verb takes");
   }
   std::string missing;
   for (Bound& entry : bound) {
-    if (entry.spec->arity == Arity::flag) {
+    if (entry.spec->arity == Arity::optional) {
+      entry.values = optional_values[entry.spec];
+    } else if (entry.spec->arity == Arity::flag) {
       entry.values.assign(entry.option->count(), "");
     } else if (entry.spec->arity == Arity::one && entry.option->count() > 0 &&
                entry.values.empty()) {

@@ -183,6 +183,8 @@ std::vector<std::string> settings_arguments(const std::string& path, const std::
                                           " is a switch, expected true or false")
             .in_file(path);
       if (setting.values.back() == "true") added.push_back(found->label());
+    } else if (found->arity == Arity::optional && setting.is_boolean) {
+      if (setting.values.back() == "true") added.push_back(found->label());
     } else if (found->arity == Arity::many) {
       added.push_back(found->label());
       added.insert(added.end(), setting.values.begin(), setting.values.end());

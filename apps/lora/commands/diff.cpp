@@ -7,7 +7,9 @@
 #include "cli/sources.h"
 #include "cli/units.h"
 #include "commands/commands.h"
+#include "commands/output_report.h"
 #include "lora/base/error.h"
+#include "lora/ops/diff_outputs.h"
 
 namespace lora::cli {
 namespace {
@@ -28,7 +30,8 @@ class Diff final : public Command {
     options.positional("A", a_, "adapter, run directory or checkpoint");
     options.positional("B", b_, "the same kind as A");
     options.text("--base", base_, "BASE", kBaseHelp);
-    options.flag("--outputs", outputs_, "also compare outputs on the same input (needs --base)");
+    options.flag("--outputs", outputs_,
+                 "also compare outputs on the same input (adapters need --base)");
     options.flag("--all", all_, "list every module or tensor, not only the most different ones");
     options.group("A bare state dict as base");
     add_base_options(options, base_options_);
@@ -43,7 +46,7 @@ class Diff final : public Command {
       throw Error(ErrorKind::incompatible,
                   "cannot compare " + a_ + " with " + b_ + ": one is an adapter, the other is not");
     }
-    if (outputs_ && !base_)
+    if (outputs_ && a_is_adapter && !base_)
       throw Error(ErrorKind::usage, "--outputs needs --base: outputs are computed on a base");
     return a_is_adapter ? diff_adapters(a, b, context) : diff_checkpoints(context);
   }
@@ -71,22 +74,21 @@ class Diff final : public Command {
     const Adapter right = open_adapter(b);
     AdapterDiffOptions options;
     options.threads = context.threads();
-    std::optional<Checkpoint> base;
-    if (base_) base = open_base(*base_, base_options_, context);
-    if (outputs_) {
-      options.base = &*base;
-      options.engine = [&context]() -> Engine& { return context.engine(); };
-    }
+    options.sinks = context.sinks;
     const AdapterDiff result = diff(left, right, options);
     print(result, context.console);
-    return {result.is_equal() ? kDone : kAnswerIsNo, result_of(result), {}};
+    JsonObject document = result_of(result);
+    if (outputs_) {
+      const Checkpoint base = open_base(*base_, base_options_, context);
+      add_outputs({&base, &left}, {&base, &right}, context, document);
+    }
+    return {result.is_equal() ? kDone : kAnswerIsNo, std::move(document), {}};
   }
 
   void print(const AdapterDiff& result, Console& console) const {
     if (result.is_equal()) {
       console.line("equal: " + plural(result.modules.size(), "module") +
                    ", same configuration, same bytes");
-      print_outputs(result, console);
       return;
     }
     if (!result.fields.empty()) {
@@ -102,7 +104,6 @@ class Diff final : public Command {
     list(console, "only in B", result.only_in_b);
     list(console, "saved parameters that differ", result.changed_replacements);
     print_modules(result, console);
-    print_outputs(result, console);
   }
 
   void print_modules(const AdapterDiff& result, Console& console) const {
@@ -137,12 +138,20 @@ class Diff final : public Command {
       console.line("  and " + std::to_string(changed.size() - shown) + " more (--all)");
   }
 
-  static void print_outputs(const AdapterDiff& result, Console& console) {
-    if (!result.outputs) return;
-    console.line("outputs on the same input: largest difference " +
-                 number_text(result.outputs->largest) + " (effect of A " +
-                 number_text(result.outputs->largest_effect) + "), best token equal in " +
-                 number_text(100 * result.outputs->argmax_agreement, 3) + " % of positions");
+  static void add_outputs(const ModelSide& a, const ModelSide& b, Context& context,
+                          JsonObject& document) {
+    const OutputDiff outputs = diff_outputs(context.engine(), a, b);
+    Console& console = context.console;
+    console.line("outputs on the same input: " + difference_text(outputs.difference));
+    JsonObject result = difference_json(outputs.difference);
+    for (const auto& [name, effect] :
+         {std::pair("A", &outputs.effect_a), std::pair("B", &outputs.effect_b)}) {
+      if (!*effect) continue;
+      console.line(std::string("  effect of ") + name +
+                   " on the base: " + difference_text(**effect));
+      result[name == std::string_view("A") ? "effect_a" : "effect_b"] = difference_json(**effect);
+    }
+    document["outputs"] = std::move(result);
   }
 
   static JsonObject result_of(const AdapterDiff& result) {
@@ -165,11 +174,6 @@ class Diff final : public Command {
                                    {"cosine", module.distance.cosine},
                                    {"largest_angle", module.distance.largest_angle},
                                    {"equal", module.has_equal_bytes}});
-    Json outputs;
-    if (result.outputs)
-      outputs = JsonObject{{"largest", result.outputs->largest},
-                           {"largest_effect", result.outputs->largest_effect},
-                           {"argmax_agreement", result.outputs->argmax_agreement}};
     return {{"kind", "adapters"},
             {"equal", result.is_equal()},
             {"fields", std::move(fields)},
@@ -178,8 +182,7 @@ class Diff final : public Command {
             {"changed_parameters", to_array(result.changed_replacements)},
             {"total_difference", result.total_difference},
             {"total_norm_a", result.total_norm_a},
-            {"modules", std::move(modules)},
-            {"outputs", std::move(outputs)}};
+            {"modules", std::move(modules)}};
   }
 
   Outcome diff_checkpoints(Context& context) {
@@ -195,7 +198,9 @@ class Diff final : public Command {
     const CheckpointDiff result = diff(left, right, options);
     progress.clear();
     print(result, context.console);
-    return {result.is_equal() ? kDone : kAnswerIsNo, result_of(result), {}};
+    JsonObject document = result_of(result);
+    if (outputs_) add_outputs({&left, nullptr}, {&right, nullptr}, context, document);
+    return {result.is_equal() ? kDone : kAnswerIsNo, std::move(document), {}};
   }
 
   void print(const CheckpointDiff& result, Console& console) const {

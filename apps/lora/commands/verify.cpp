@@ -23,7 +23,13 @@ class Verify final : public Command {
     options.text("--adapter-config", adapter_config_, "FILE", "for a weights file given alone");
     options.group("Checks");
     options.flag("--outputs", outputs_, "compare outputs with those recorded beside the adapter");
-    options.text("--probe", probe_, "FILE", "compare outputs with this record instead");
+    options.optional_text("--probe", outputs_, probe_, "FILE",
+                          "the same as --outputs; with a value, compare with this record instead");
+    options
+        .integer("--null", null_samples_, 1,
+                 "compare the effect on outputs with that of N random adapters of equal norms "
+                 "(implies --outputs)")
+        .metavar = "N";
     options.flag("--strict", strict_, "warnings are errors");
     options.flag("--require-proof", require_proof_, "an unproven base is an error");
     options.group("Report");
@@ -52,7 +58,8 @@ class Verify final : public Command {
       options.config = adapter_config_from(adapter_config_);
       options.adapter = adapter_path(adapter, context);
       options.base = base ? &*base : nullptr;
-      options.check_outputs = outputs_ || probe_.has_value();
+      options.check_outputs = outputs_ || null_samples_ > 0;
+      options.null_samples = static_cast<int>(null_samples_);
       if (probe_) options.probe = *probe_;
       options.engine = [&context]() -> Engine& { return context.engine(); };
       options.require_proof = require_proof_;
@@ -113,6 +120,7 @@ class Verify final : public Command {
 
   std::vector<std::string> adapters_;
   std::optional<std::string> base_, adapter_config_, probe_, explain_;
+  std::int64_t null_samples_ = 0;
   std::string format_ = "text";
   OpenCheckpointOptions base_options_;
   bool outputs_ = false, strict_ = false, require_proof_ = false, modules_ = false;

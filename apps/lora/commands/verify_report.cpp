@@ -4,6 +4,7 @@
 #include <map>
 
 #include "cli/units.h"
+#include "commands/output_report.h"
 
 namespace lora::cli {
 namespace {
@@ -140,6 +141,25 @@ Json module_json(const ModuleFigures& row) {
                     {"relative_update", row.relative_update ? Json(*row.relative_update) : Json()}};
 }
 
+JsonObject outputs_json(const OutputComparison& outputs) {
+  Json merged, null;
+  if (outputs.merged) merged = difference_json(*outputs.merged);
+  if (outputs.null)
+    null = JsonObject{{"samples", outputs.null->samples},
+                      {"effect", outputs.null->effect},
+                      {"mean", outputs.null->mean},
+                      {"std", outputs.null->std},
+                      {"largest", outputs.null->largest}};
+  return {{"compute", outputs.compute},
+          {"cause", to_string(outputs.cause)},
+          {"tolerance", outputs.tolerance},
+          {"base", difference_json(outputs.base)},
+          {"adapted", difference_json(outputs.adapted)},
+          {"effect", difference_json(outputs.effect)},
+          {"merged", std::move(merged)},
+          {"null", std::move(null)}};
+}
+
 }  // namespace
 
 void print_verify_report(const VerifyReport& report, bool all_modules, Console& console) {
@@ -169,12 +189,7 @@ Json verify_report_json(const VerifyReport& report) {
                                 {"detail", printable(check.detail)}});
   for (const ModuleFigures& row : report.modules) modules.push_back(module_json(row));
   Json outputs;
-  if (report.outputs)
-    outputs = JsonObject{{"compute", report.outputs->compute},
-                         {"base_difference", report.outputs->base_difference},
-                         {"adapted_difference", report.outputs->adapted_difference},
-                         {"effect", report.outputs->effect},
-                         {"tolerance", report.outputs->tolerance}};
+  if (report.outputs) outputs = outputs_json(*report.outputs);
   return JsonObject{{"path", report.path.string()},
                     {"verdict", to_string(report.verdict)},
                     {"verdict_reason", printable(report.verdict_reason)},

@@ -60,25 +60,5 @@ void write_manifest(AtomicDirectory& directory, const Manifest& manifest);
 std::optional<Manifest> read_manifest(const std::filesystem::path& adapter_directory);
 
 inline constexpr const char* kManifestName = "lora_manifest.json";
-inline constexpr const char* kProbeName = "probe.safetensors";
-
-/// Recorded outputs: `input_ids` (I64 [batch, seq]) or `x` (F32 [batch, features]), and `base` and
-/// `adapted` (F32): the outputs of the bare base and of base + adapter, for token models the logits
-/// of each row's last position. The file's one metadata entry, `compute`, is the dtype the engine
-/// computed in.
-struct Probe {
-  TensorMap inputs;
-  Tensor base;
-  Tensor adapted;
-  std::string compute = "f32";  ///< "f32" or "bf16"
-};
-
-/// Writes probe.safetensors. Throws Error(internal) for a probe that read_probe would refuse.
-void write_probe(AtomicDirectory& directory, const Probe& probe);
-
-/// Throws Error(not_found | malformed) as read_safetensors does, and Error(malformed) unless the
-/// file holds exactly one of `input_ids` and `x`, optionally `attention_mask` (I64, shaped as
-/// input_ids), and `base` and `adapted` of one F32 shape [batch, ...].
-Probe read_probe(const std::filesystem::path& path);
 
 }  // namespace lora

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -17,7 +16,6 @@
 namespace lora {
 
 struct Checkpoint;
-class Engine;
 
 /// Where a module stands in its model, from its path alone.
 struct ModulePlace {
@@ -62,13 +60,6 @@ struct HeatMap {
   std::vector<double> values;        ///< rows.size() * columns.size(), row-major
 };
 
-/// Outputs on the same input, in f32.
-struct OutputDifference {
-  double largest = 0;           ///< max |a - b|
-  double largest_effect = 0;    ///< max |a - base|
-  double argmax_agreement = 1;  ///< token models: share of positions with the same best token
-};
-
 struct AdapterDiff {
   std::vector<FieldDifference> fields;
   std::vector<std::string> only_in_a, only_in_b;  ///< module paths and replaced parameters
@@ -81,14 +72,11 @@ struct AdapterDiff {
   std::vector<GroupDifference> by_layer;  ///< ascending
   HeatMap relative_map;                   ///< relative difference by layer and leaf
   HeatMap cosine_map;
-  std::optional<OutputDifference> outputs;
   bool is_equal() const;  ///< nothing that changes an output or a file's meaning differs
 };
 
 struct AdapterDiffOptions {
   int threads = 0;
-  const Checkpoint* base = nullptr;  ///< with `engine`: compare outputs on a fixed input
-  std::function<Engine&()> engine;
   Sinks sinks;
 };
 

@@ -17,6 +17,7 @@
 #include "lora/base/module.h"
 #include "lora/base/sinks.h"
 #include "lora/ops/finding.h"
+#include "lora/ops/output_difference.h"
 #include "lora/ops/statistics.h"
 
 namespace lora {
@@ -75,12 +76,34 @@ struct ModuleFigures {
   std::optional<double> relative_update;  ///< ||dW|| / ||W||
 };
 
-/// Largest differences between recorded and recomputed outputs.
+/// What the differences between recorded and recomputed outputs come down to.
+enum class OutputCause {
+  equal,          ///< nothing beyond what another machine or thread count explains
+  rounding,       ///< the same answers computed from coarser numbers (a base stored in less bits)
+  wrong_base,     ///< the bare base answers differently
+  inert_adapter,  ///< base + adapter now answer as the bare base does
+  changed,        ///< the adapter does something, and not what it did
+};
+std::string_view to_string(OutputCause cause);
+
+/// The effect of the adapter beside that of random adapters with the same shapes and norms.
+struct NullEffect {
+  int samples = 0;
+  double effect = 0;         ///< rms of adapted - base over all outputs
+  double mean = 0, std = 0;  ///< the same of the random adapters
+  double largest = 0;
+};
+
 struct OutputComparison {
-  double base_difference = 0, adapted_difference = 0;  ///< max |recorded - now|
-  double effect = 0;                                   ///< max |adapted - base|, recomputed
-  double tolerance = 0;
   std::string compute;
+  double tolerance = 0;            ///< largest difference that counts as equal
+  OutputDifference base, adapted;  ///< now against the record
+  OutputDifference effect;         ///< base now against base + adapter now
+  std::optional<OutputDifference>
+      merged;  ///< the merged checkpoint against `adapted` of the record
+  double merged_tolerance = 0;
+  OutputCause cause = OutputCause::equal;
+  std::optional<NullEffect> null;
 };
 
 struct VerifyReport {
