@@ -31,13 +31,17 @@ class Reader {
 
   // Exactly these members: a manifest with more was written by something newer.
   const JsonObject& object_of(const Json& value, const std::string& where,
-                              std::initializer_list<std::string_view> names) const {
+                              std::initializer_list<std::string_view> names,
+                              std::initializer_list<std::string_view> optional = {}) const {
     const JsonObject& members = object(value, where);
+    const auto is_among = [](const auto& list, std::string_view name) {
+      return std::find(list.begin(), list.end(), name) != list.end();
+    };
     for (const std::string_view name : names)
       if (members.find(name) == nullptr)
         refuse(where, "without \"" + std::string(name) + "\"", "that member");
     for (const auto& [name, member] : members)
-      if (std::find(names.begin(), names.end(), name) == names.end())
+      if (!is_among(names, name) && !is_among(optional, name))
         refuse(where, "with the unknown member \"" + name + "\"", "no other members");
     return members;
   }
@@ -111,7 +115,10 @@ Json to_json(const Manifest& manifest) {
   if (manifest.base_root) {
     JsonObject digests;
     for (const auto& [name, digest] : manifest.base_tensors) digests[name] = digest.hex();
-    base = JsonObject{{"root", manifest.base_root->hex()}, {"tensors", std::move(digests)}};
+    JsonObject parts{{"root", manifest.base_root->hex()}, {"tensors", std::move(digests)}};
+    if (manifest.base_tokenizer) parts["tokenizer"] = manifest.base_tokenizer->hex();
+    if (manifest.base_chat_template) parts["chat_template"] = manifest.base_chat_template->hex();
+    base = std::move(parts);
   }
   JsonObject scaling;
   for (const auto& [path, value] : manifest.scaling) scaling[path] = value;
@@ -138,10 +145,15 @@ Manifest parse_manifest(const Json& document, const std::string& context) {
 
   Manifest manifest;
   if (const Json& base = *members.find("base"); !base.is_null()) {
-    const JsonObject& parts = reader.object_of(base, "base", {"root", "tensors"});
+    const JsonObject& parts =
+        reader.object_of(base, "base", {"root", "tensors"}, {"tokenizer", "chat_template"});
     manifest.base_root = reader.digest(*parts.find("root"), "base.root");
     for (const auto& [name, digest] : reader.object(*parts.find("tensors"), "base.tensors"))
       manifest.base_tensors[name] = reader.digest(digest, member_of("base.tensors", name));
+    if (const Json* digest = parts.find("tokenizer"))
+      manifest.base_tokenizer = reader.digest(*digest, "base.tokenizer");
+    if (const Json* digest = parts.find("chat_template"))
+      manifest.base_chat_template = reader.digest(*digest, "base.chat_template");
   }
   for (const auto& [path, value] : reader.object(*members.find("scaling"), "scaling"))
     manifest.scaling[path] = reader.number(value, member_of("scaling", path));

@@ -9,6 +9,7 @@
 #include "lora/base/parallel.h"
 #include "lora/checkpoint/base_lock.h"
 #include "lora/checkpoint/checkpoint.h"
+#include "lora/checkpoint/tokenizer_files.h"
 #include "lora/engine.h"
 #include "lora/ops/fit.h"
 #include "lora/ops/statistics.h"
@@ -136,6 +137,8 @@ class Saving {
       if (previous_) {
         manifest_.base_root = previous_->base_root;
         manifest_.base_tensors = previous_->base_tensors;
+        manifest_.base_tokenizer = previous_->base_tokenizer;
+        manifest_.base_chat_template = previous_->base_chat_template;
       }
       if (is_adapter_directory(options_.source) &&
           std::filesystem::exists(options_.source / kProbeName) && previous_ &&
@@ -147,6 +150,9 @@ class Saving {
       const BaseLock lock = compute_base_lock(*options_.base, options_.threads, options_.sinks);
       if (previous_) require_recorded_base(*previous_, lock, source_, options_.base->path.string());
       manifest_.base_root = lock.root;
+      const TokenizerFiles tokenizer = read_tokenizer_files(options_.base->directory);
+      manifest_.base_tokenizer = tokenizer.tokenizer;
+      manifest_.base_chat_template = tokenizer.chat_template_digest();
       for (const LoraModule& module : report_.adapter.modules) {
         const std::string name = module.module_path + ".weight";
         const auto alias = lock.aliases.find(name);

@@ -3,10 +3,13 @@
 #include <algorithm>
 
 #include "lora/base/error.h"
-#include "lora/checkpoint/base_lock.h"
 #include "lora/checkpoint/checkpoint.h"
+#include "ops/base_evidence.h"
+#include "ops/base_identity.h"
 #include "ops/module_figures.h"
+#include "ops/rules/folder_rules.h"
 #include "ops/rules/rule.h"
+#include "ops/verdict.h"
 #include "ops/verify_open.h"
 #include "ops/verify_outputs.h"
 
@@ -20,17 +23,17 @@ class Verification {
   }
 
   VerifyReport run() {
-    if (!open()) return std::move(report_);
+    if (!open()) {
+      finish();
+      return std::move(report_);
+    }
     report_.is_readable = true;
     read_base();
     measure();
     run_rules();
     add_checks();
     compare_outputs(options_, report_);
-    if (options_.strict)
-      for (Finding& finding : report_.findings)
-        if (finding.severity == Severity::warning) finding.severity = Severity::error;
-    decide();
+    finish();
     return std::move(report_);
   }
 
@@ -40,7 +43,7 @@ class Verification {
     report.begin(rules::rule_by_id(rule));
     report.add(error.message(),
                {.tensor = error.tensor(), .module = {}, .hint = error.hint(), .severity = {}});
-    for (Finding& finding : report.take()) report_.findings.push_back(std::move(finding));
+    take(report);
   }
 
   void unreadable(const Error& error) {
@@ -52,6 +55,15 @@ class Verification {
     }
     report_.checks.push_back({"integrity", CheckStatus::failed, error.message()});
     report_.verdict_reason = error.message();
+    // What makes a file unreadable may be what makes it dangerous.
+    rules::Report folder(report_.path.string());
+    const std::string looked_at = rules::check_folder(report_.path, folder);
+    take(folder);
+    report_.checks.push_back({"security", status_of("security"), looked_at});
+  }
+
+  void take(rules::Report& rules_report) {
+    for (Finding& finding : rules_report.take()) report_.findings.push_back(std::move(finding));
   }
 
   bool open() {
@@ -83,10 +95,10 @@ class Verification {
       if (error.kind() != ErrorKind::incompatible) add_finding("LV201", error);
     }
     accounting_ = account(*report_.adapter, *options_.base, report_.base_modules, *targets_);
-    base_now_ = compute_base_lock(*options_.base, options_.threads, options_.sinks);
-    const auto lock_path = options_.base->directory / kBaseLockName;
-    if (!options_.base->directory.empty() && std::filesystem::exists(lock_path))
-      base_recorded_ = read_base_lock(lock_path);
+    report_.base_tensor_count = options_.base->tensors.size();
+    identity_ = identify_base(*options_.base, report_.manifest, options_.full, options_.threads,
+                              options_.sinks);
+    evidence_ = compare_with_base(*report_.adapter, report_.manifest, *options_.base, targets_);
   }
 
   // Without target_modules PEFT takes those of the base's family.
@@ -108,7 +120,7 @@ class Verification {
   void run_rules() {
     const rules::Subject subject{
         *report_.adapter,       report_.manifest, tensors_,    report_.modules, options_.base,
-        report_.base_modules,   targets_,         accounting_, base_now_,       base_recorded_,
+        report_.base_modules,   targets_,         accounting_, identity_,       evidence_,
         options_.require_proof, options_.threads};
     rules::Report report(report_.path.string());
     for (const rules::Rule* rule : rules::all_rules()) {
@@ -116,67 +128,64 @@ class Verification {
       report.begin(*rule);
       rule->check(subject, report);
     }
-    for (Finding& finding : report.take()) report_.findings.push_back(std::move(finding));
+    security_ = rules::check_folder(report_.path, report);
+    take(report);
   }
 
-  bool has_error_in(std::string_view groups) const {
+  bool has_error_in(std::string_view check) const {
     return std::any_of(report_.findings.begin(), report_.findings.end(), [&](const Finding& f) {
-      return f.severity == Severity::error && groups.find(f.rule[2]) != std::string_view::npos;
+      return f.severity == Severity::error && check_of_rule(f.rule) == check;
     });
+  }
+
+  CheckStatus status_of(std::string_view check) const {
+    return has_error_in(check) ? CheckStatus::failed : CheckStatus::passed;
   }
 
   void add_checks() {
     const Adapter& adapter = *report_.adapter;
-    const auto status = [&](std::string_view groups) {
-      return has_error_in(groups) ? CheckStatus::failed : CheckStatus::passed;
-    };
     const std::string tensor_count = std::to_string(adapter.tensors.size());
-    report_.checks.push_back(
-        {"integrity", status("1"), tensor_count + " tensors, every header byte accounted for"});
+    report_.checks.push_back({"integrity", status_of("integrity"),
+                              tensor_count + " tensors, every header byte accounted for"});
     std::string architecture = std::to_string(adapter.modules.size()) + " LoRA modules";
     if (targets_)
       architecture += " against " + std::to_string(targets_->lora.size()) + " targets in the base";
-    report_.checks.push_back({"architecture", status("23"), architecture});
+    report_.checks.push_back({"architecture", status_of("architecture"), architecture});
     report_.checks.push_back(
-        {"parameters", status("4"),
+        {"parameters", status_of("parameters"),
          report_.manifest
              ? "values, shapes and scalings of " +
                    std::to_string(report_.manifest->tensors.size()) + " recorded tensors"
              : "no record to compare with; values are finite and have an effect"});
-    CheckResult base{"base", CheckStatus::not_asked, "no base given (--base)"};
-    if (base_now_ && report_.manifest && report_.manifest->base_root) {
-      base = {"base", status("5"),
-              std::to_string(base_now_->tensors.size()) + " tensors hashed, root " +
-                  base_now_->root.hex().substr(0, 12)};
-    } else if (base_now_) {
-      base = {"base", status("5"), "names and shapes only: the adapter records no base"};
-    }
-    report_.checks.push_back(std::move(base));
+    const BaseIdentity* identity = identity_ ? &*identity_ : nullptr;
+    report_.checks.push_back(
+        {"base", identity ? status_of("base") : CheckStatus::not_asked,
+         describe_base_check(identity, evidence_, report_.manifest, report_.base_tensor_count)});
+    report_.checks.push_back({"security", status_of("security"), security_});
   }
 
-  void decide() {
-    std::size_t errors = 0;
-    for (const Finding& finding : report_.findings)
-      errors += finding.severity == Severity::error ? 1 : 0;
-    const bool has_record = report_.manifest.has_value();
-    const bool base_is_proven = base_now_ && has_record && report_.manifest->base_root &&
-                                base_now_->root == *report_.manifest->base_root;
-    if (errors != 0) {
-      report_.verdict = Verdict::contradicted;
-      report_.verdict_reason = std::to_string(errors) + (errors == 1 ? " error" : " errors");
-    } else if (base_is_proven) {
-      report_.verdict = Verdict::proven;
-      report_.verdict_reason = "every record matches and the base is the recorded one";
-    } else {
-      report_.verdict = Verdict::plausible;
-      if (!has_record) {
-        report_.verdict_reason =
-            "nothing speaks against it, and it carries no records to prove it by";
-      } else if (!report_.manifest->base_root) {
-        report_.verdict_reason = "its records match, and they do not name a base";
-      } else {
-        report_.verdict_reason = "its records match; give --base to prove the base too";
-      }
+  void finish() {
+    if (options_.strict)
+      for (Finding& finding : report_.findings)
+        if (finding.severity == Severity::warning) finding.severity = Severity::error;
+    settle_checks();
+    // What makes a path unreadable is never filtered away.
+    if (!report_.is_readable) return;
+    FilterOutcome outcome =
+        apply_filter(options_.filter, adapter_name(report_.path), report_.findings);
+    report_.left_out = std::move(outcome.left_out);
+    report_.accepted = std::move(outcome.accepted);
+    report_.baseline_usage = std::move(outcome.baseline_usage);
+    settle_checks();
+    decide_verdict(identity_ ? &*identity_ : nullptr, evidence_, report_);
+  }
+
+  // A check fails with the errors that speak about it, and is waived when the filter took them.
+  void settle_checks() {
+    for (CheckResult& check : report_.checks) {
+      const bool is_wrong = has_error_in(check.name);
+      if (is_wrong && check.status == CheckStatus::passed) check.status = CheckStatus::failed;
+      if (!is_wrong && check.status == CheckStatus::failed) check.status = CheckStatus::waived;
     }
   }
 
@@ -185,8 +194,9 @@ class Verification {
   TensorFigures tensors_;
   std::optional<ResolvedTargets> targets_;
   std::optional<Accounting> accounting_;
-  std::optional<BaseLock> base_now_;
-  std::optional<BaseLock> base_recorded_;
+  std::optional<BaseIdentity> identity_;
+  BaseEvidence evidence_;
+  std::string security_;
 };
 
 }  // namespace
@@ -197,12 +207,34 @@ std::string_view to_string(CheckStatus status) {
       return "passed";
     case CheckStatus::failed:
       return "failed";
+    case CheckStatus::waived:
+      return "waived";
     case CheckStatus::not_made:
       return "not made";
     case CheckStatus::not_asked:
       return "not asked";
   }
   return "not made";
+}
+
+std::string_view check_of_rule(std::string_view rule_id) {
+  switch (rule_id.size() > 2 ? rule_id[2] : '0') {
+    case '2':
+    case '3':
+      return "architecture";
+    case '4':
+      return "parameters";
+    case '5':
+      return "base";
+    case '6':
+      return "outputs";
+    case '7':
+      return "merged";
+    case '8':
+      return "security";
+    default:
+      return "integrity";
+  }
 }
 
 std::string_view to_string(Verdict verdict) {

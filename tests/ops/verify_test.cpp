@@ -167,6 +167,7 @@ TEST_CASE("a base changed after it was locked is named") {
   VerifyOptions options;
   options.adapter = sample.adapter;
   options.base = &changed;
+  options.full = true;
   const VerifyReport report = verify(options);
   require_rule(report, "LV503", "fc1.bias");
   require_rule(report, "LV501", "the targeted tensors are equal, others differ");

@@ -41,7 +41,11 @@ std::size_t utf8_length(std::string_view text) {
   if (length == 0 || length > text.size()) return 0;
   for (std::size_t i = 1; i < length; ++i)
     if ((static_cast<unsigned char>(text[i]) & 0xC0U) != 0x80U) return 0;
-  return length;
+  // Overlong forms, surrogates and what lies beyond U+10FFFF differ in the second byte.
+  const auto second = static_cast<unsigned char>(length > 1 ? text[1] : 0);
+  const bool is_wrong = (first == 0xE0 && second < 0xA0) || (first == 0xED && second >= 0xA0) ||
+                        (first == 0xF0 && second < 0x90) || (first == 0xF4 && second >= 0x90);
+  return is_wrong ? 0 : length;
 }
 
 }  // namespace

@@ -189,9 +189,11 @@ std::string rules_markdown() {
       "the "
       "program.\n\nAn id never changes its meaning. Groups: 1xx file, 2xx configuration, 3xx keys "
       "and\n"
-      "shapes, 4xx numbers, 5xx identity of the base, 6xx outputs. An error gives exit code 1 (3\n"
-      "when the path is no adapter at all); warnings and notes do not change it. `--strict` makes\n"
-      "warnings errors, `--require-proof` makes an unproven base one.\n";
+      "shapes, 4xx numbers, 5xx identity of the base, 6xx outputs, 7xx merged checkpoints, 8xx\n"
+      "security of the folder. An error gives exit code 1 (3 when the path is no adapter at all);\n"
+      "warnings and notes do not change it. `--strict` makes warnings errors, `--require-proof`\n"
+      "makes an unproven base one. `--select` and `--ignore` choose rules, `--baseline` accepts\n"
+      "known findings (docs/ci.md).\n";
   for (const RuleInfo& rule : verify_rules())
     out += "\n## " + std::string(rule.id) + " " + std::string(rule.name) + "\n\n" +
            std::string(to_string(rule.severity)) + ". Looks at " + std::string(rule.looks_at) +

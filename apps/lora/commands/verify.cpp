@@ -1,14 +1,18 @@
 #include "lora/ops/verify.h"
 
 #include <algorithm>
-#include <map>
 
 #include "cli/exit_codes.h"
 #include "cli/progress_line.h"
 #include "cli/sources.h"
 #include "cli/units.h"
+#include "commands/adapter_paths.h"
 #include "commands/commands.h"
+#include "commands/report_formats.h"
+#include "commands/verify_baseline.h"
+#include "commands/verify_explain.h"
 #include "commands/verify_report.h"
+#include "lora/base/atomic_write.h"
 #include "lora/base/error.h"
 
 namespace lora::cli {
@@ -18,10 +22,16 @@ class Verify final : public Command {
  public:
   void add_options(OptionSet& options) override {
     options.group("Arguments");
-    options.rest("ADAPTER", adapters_, "adapter or run directories").is_required = false;
+    options
+        .rest("ADAPTER", adapters_,
+              "adapter or run directories; a quoted pattern (\"adapters/*\") means its folders")
+        .is_required = false;
     options.text("--base", base_, "BASE", kBaseHelp);
     options.text("--adapter-config", adapter_config_, "FILE", "for a weights file given alone");
     options.group("Checks");
+    options.flag("--full", full_,
+                 "hash every tensor of the base, also where base.lock.json "
+                 "vouches for it");
     options.flag("--outputs", outputs_, "compare outputs with those recorded beside the adapter");
     options.optional_text("--probe", outputs_, probe_, "FILE",
                           "the same as --outputs; with a value, compare with this record instead");
@@ -30,34 +40,72 @@ class Verify final : public Command {
                  "compare the effect on outputs with that of N random adapters of equal norms "
                  "(implies --outputs)")
         .metavar = "N";
+    options.group("Findings");
     options.flag("--strict", strict_, "warnings are errors");
     options.flag("--require-proof", require_proof_, "an unproven base is an error");
+    options.list("--select", filter_.select, "RULE,...",
+                 "only these rules count: ids (LV305), beginnings of ids (LV3), names");
+    options.list("--ignore", filter_.ignore, "RULE,...", "these rules do not count");
+    options.text("--baseline", baseline_, "FILE", "accept the findings listed in FILE");
+    options.text("--write-baseline", write_baseline_, "FILE",
+                 "list the errors and warnings of this run in FILE, to be accepted from then on");
+    options.flag("-f,--force", force_, "replace an existing file of --write-baseline");
     options.group("Report");
-    options.choice("--format", format_, {"text", "json"}, "form of the report");
+    options.choice("--format", format_, {"text", "json", "junit", "sarif", "github"},
+                   "form of the report");
     options.flag("--modules", modules_, "list the figures of every module");
-    options.text("--explain", explain_, "RULE",
-                 "say what a rule means, and stop (\"all\": every rule)");
+    options.list("--explain", explain_, "RULE,...",
+                 "say what rules look at, mean, and how to fix what they find, and stop "
+                 "(\"all\": every rule)");
     options.group("A bare state dict as base");
     add_base_options(options, base_options_);
   }
 
   Outcome run(Context& context) override {
-    if (explain_) return explain(context.console);
+    if (!explain_.empty()) return explain_rules(explain_, context.console);
+    if (context.console.is_json() && is_document())
+      throw Error(ErrorKind::usage, "--json and --format " + format_ + " exclude each other");
+    try {
+      return check(context);
+    } catch (const Error& error) {
+      // Whoever reads the document shall find the failure in it.
+      const int code = exit_code_of(error.kind());
+      if (format_ == "junit") context.console.raw(junit_failure(error));
+      if (format_ == "sarif") context.console.raw(sarif_failure(error, code));
+      if (format_ == "github") context.console.raw(github_failure(error));
+      throw;
+    }
+  }
+
+ private:
+  bool is_document() const {
+    return format_ == "junit" || format_ == "sarif" || format_ == "github";
+  }
+
+  Outcome check(Context& context) {
     if (adapters_.empty())
       throw Error(ErrorKind::usage, "missing ADAPTER")
           .with_hint("--help shows what this verb takes");
+    require_rules(filter_.select, "--select");
+    require_rules(filter_.ignore, "--ignore");
+    if (write_baseline_) require_absent(*write_baseline_, force_);
+    BaselineRun baseline(baseline_);
+    filter_.baseline = baseline.baseline();
     std::optional<Checkpoint> base;
     if (base_) base = open_base(*base_, base_options_, context);
+    const std::vector<std::string> adapters = expand_adapters(adapters_, context.console);
     ProgressLine progress(context.streams, "verify", "B",
                           !context.global.no_progress && !context.global.quiet);
     Outcome outcome;
     JsonArray reports;
-    bool any_unreadable = false, any_error = false, any_inconclusive = false;
-    for (const std::string& adapter : adapters_) {
+    std::vector<VerifiedAdapter> verified;
+    for (const std::string& adapter : adapters) {
       VerifyOptions options;
       options.config = adapter_config_from(adapter_config_);
       options.adapter = adapter_path(adapter, context);
       options.base = base ? &*base : nullptr;
+      options.full = full_;
+      options.filter = filter_;
       options.check_outputs = outputs_ || null_samples_ > 0;
       options.null_samples = static_cast<int>(null_samples_);
       if (probe_) options.probe = *probe_;
@@ -67,25 +115,54 @@ class Verify final : public Command {
       options.threads = context.threads();
       options.sinks = context.sinks;
       options.sinks.progress = &progress;
-      const VerifyReport report = verify(options);
+      VerifyReport report = verify(options);
       progress.clear();
-      print_verify_report(report, modules_, context.console);
+      if (!is_document())
+        print_verify_report(report,
+                            {.all_modules = modules_, .is_one_of_many = adapters.size() > 1},
+                            context.console);
       reports.push_back(verify_report_json(report));
       outcome.findings.insert(outcome.findings.end(), report.findings.begin(),
                               report.findings.end());
-      any_unreadable = any_unreadable || !report.is_readable;
-      any_error = any_error || report.has_error();
-      any_inconclusive = any_inconclusive || report.is_inconclusive();
+      baseline.take(report);
+      verified.push_back(without_tensors(std::move(report)));
     }
-    outcome.exit_code = any_unreadable     ? kBadInput
-                        : any_error        ? kAnswerIsNo
-                        : any_inconclusive ? kInconclusive
-                                           : kDone;
-    outcome.result = JsonObject{{"adapters", std::move(reports)}};
+    outcome.exit_code = exit_code(verified);
+    if (format_ == "junit") context.console.raw(junit_report(verified));
+    if (format_ == "sarif") context.console.raw(sarif_report(verified, outcome.exit_code));
+    if (format_ == "github") context.console.raw(github_report(verified));
+    if (!is_document() && verified.size() > 1) print_verify_summary(verified, context.console);
+    baseline.report_stale(filter_, context.console);
+    if (write_baseline_) baseline.write(*write_baseline_, force_, context.console);
+    outcome.result = JsonObject{{"adapters", std::move(reports)},
+                                {"summary", verify_summary_json(verified)},
+                                {"baseline", baseline.json(filter_)}};
     return outcome;
   }
 
- private:
+  // A run over many adapters keeps their findings, not their files.
+  static VerifiedAdapter without_tensors(VerifyReport report) {
+    VerifiedAdapter kept;
+    if (report.adapter) kept.weights_path = report.adapter->weights_path;
+    report.adapter.reset();
+    report.modules.clear();
+    report.base_modules.clear();
+    kept.report = std::move(report);
+    return kept;
+  }
+
+  static int exit_code(const std::vector<VerifiedAdapter>& verified) {
+    const auto any = [&](auto&& claim) {
+      return std::any_of(verified.begin(), verified.end(),
+                         [&](const VerifiedAdapter& adapter) { return claim(adapter.report); });
+    };
+    return any([](const VerifyReport& report) { return !report.is_readable; })  ? kBadInput
+           : any([](const VerifyReport& report) { return report.has_error(); }) ? kAnswerIsNo
+           : any([](const VerifyReport& report) { return report.is_inconclusive(); })
+               ? kInconclusive
+               : kDone;
+  }
+
   // A run directory without any adapter yet is a finding of this path, not the end of the run.
   static std::filesystem::path adapter_path(const std::string& path, Context& context) {
     try {
@@ -96,34 +173,14 @@ class Verify final : public Command {
     }
   }
 
-  Outcome explain(Console& console) const {
-    JsonArray rules;
-    for (const RuleInfo& rule : verify_rules()) {
-      if (*explain_ != "all" && *explain_ != rule.id && *explain_ != rule.name) continue;
-      rules.push_back(JsonObject{{"rule", rule.id},
-                                 {"name", rule.name},
-                                 {"severity", to_string(rule.severity)},
-                                 {"looks_at", rule.looks_at},
-                                 {"says", rule.says},
-                                 {"fix", rule.fix}});
-      console.line(std::string(rule.id) + " " + std::string(rule.name) + " (" +
-                   std::string(to_string(rule.severity)) + ")");
-      console.line("  looks at  " + std::string(rule.looks_at));
-      console.line("  means     " + std::string(rule.says));
-      console.line("  fix       " + std::string(rule.fix));
-    }
-    if (rules.empty())
-      throw Error(ErrorKind::usage, "no rule is called \"" + *explain_ + "\"")
-          .with_hint("lora verify --explain all lists them");
-    return {kDone, JsonObject{{"rules", std::move(rules)}}, {}};
-  }
-
-  std::vector<std::string> adapters_;
-  std::optional<std::string> base_, adapter_config_, probe_, explain_;
+  std::vector<std::string> adapters_, explain_;
+  std::optional<std::string> base_, adapter_config_, probe_, baseline_, write_baseline_;
   std::int64_t null_samples_ = 0;
   std::string format_ = "text";
   OpenCheckpointOptions base_options_;
-  bool outputs_ = false, strict_ = false, require_proof_ = false, modules_ = false;
+  FindingFilter filter_;
+  bool full_ = false, outputs_ = false, strict_ = false, require_proof_ = false, modules_ = false,
+       force_ = false;
 };
 
 }  // namespace
@@ -134,18 +191,18 @@ Verb verify_verb() {
       "Core",
       "prove that an adapter is what it claims to be",
       "Checks integrity of the files, architecture (configuration, keys and shapes, against the "
-      "base "
-      "if given), parameters (finite, with effect, equal to what was recorded when it was saved), "
-      "identity of the base (--base), and outputs (--outputs: same input, same answer).\n\nThe "
-      "verdict is proven, plausible, contradicted or unreadable. Exit code 0 when nothing is "
-      "wrong, "
-      "1 on an error finding, 3 when a path is no adapter or damaged, 7 when a check asked for "
-      "could "
-      "not be made.",
+      "base if given), parameters (finite, with effect, equal to what was recorded when it was "
+      "saved), identity of the base (--base), security of the folder, and outputs (--outputs: same "
+      "input, same answer).\n\n"
+      "The verdict is proven, plausible, contradicted or unreadable. Exit code 0 when nothing is "
+      "wrong, 1 on an error finding, 3 when a path is no adapter or damaged, 7 when a check asked "
+      "for could not be made. Findings that are ignored or accepted by a baseline count for "
+      "nothing but keep the verdict from being proven; an unreadable path always counts.",
       "lora verify adapter\n"
       "lora verify adapter --base base --outputs --require-proof\n"
-      "lora verify adapters/* --json\n"
-      "lora verify --explain LV501",
+      "lora verify \"adapters/*\" --format sarif > lora.sarif\n"
+      "lora verify adapter --ignore LV505 --baseline known.json\n"
+      "lora verify --explain LV501,key-missing",
       []() -> std::unique_ptr<Command> { return std::make_unique<Verify>(); }};
 }
 

@@ -29,6 +29,8 @@ std::string mark_of(const CheckResult& check, const Console& console) {
       return console.toned(Tone::green, "ok     ");
     case CheckStatus::failed:
       return console.toned(Tone::red, "FAILED ");
+    case CheckStatus::waived:
+      return console.toned(Tone::yellow, "waived ");
     case CheckStatus::not_made:
       return console.toned(Tone::yellow, "unknown");
     case CheckStatus::not_asked:
@@ -48,6 +50,23 @@ Tone tone_of(Verdict verdict) {
       return Tone::red;
   }
   return Tone::plain;
+}
+
+std::uint64_t count_of(const Findings& findings, Severity severity) {
+  return static_cast<std::uint64_t>(
+      std::count_if(findings.begin(), findings.end(),
+                    [&](const Finding& finding) { return finding.severity == severity; }));
+}
+
+// What the filter took away is counted aloud.
+std::string hidden_text(const VerifyReport& report) {
+  std::string text;
+  if (!report.left_out.empty())
+    text = plural(report.left_out.size(), "finding") + " left out (--select, --ignore)";
+  if (!report.accepted.empty())
+    text += (text.empty() ? "" : ", ") + plural(report.accepted.size(), "finding") +
+            " accepted by the baseline";
+  return text;
 }
 
 void print_findings(const VerifyReport& report, Console& console) {
@@ -162,7 +181,7 @@ JsonObject outputs_json(const OutputComparison& outputs) {
 
 }  // namespace
 
-void print_verify_report(const VerifyReport& report, bool all_modules, Console& console) {
+void print_verify_report(const VerifyReport& report, const ReportStyle& style, Console& console) {
   console.line(console.toned(Tone::bold, report.path.string()));
   if (report.adapter) {
     const AdapterConfig& config = report.adapter->config;
@@ -175,10 +194,59 @@ void print_verify_report(const VerifyReport& report, bool all_modules, Console& 
     name.resize(13, ' ');
     console.line("  " + mark_of(check, console) + " " + name + printable(check.detail));
   }
-  if (!report.modules.empty()) print_figures(report, all_modules, console);
+  if (!report.modules.empty() && (style.all_modules || !style.is_one_of_many))
+    print_figures(report, style.all_modules, console);
   print_findings(report, console);
+  if (const std::string hidden = hidden_text(report); !hidden.empty())
+    console.line(console.toned(Tone::dim, hidden));
   console.line("verdict: " + console.toned(tone_of(report.verdict), to_string(report.verdict)) +
                " (" + printable(report.verdict_reason) + ")");
+  if (style.is_one_of_many) console.line();
+}
+
+void print_verify_summary(const std::vector<VerifiedAdapter>& adapters, Console& console) {
+  Table table({"adapter", "verdict", "errors", "warnings", "notes"},
+              {false, false, true, true, true});
+  std::map<Verdict, std::size_t> verdicts;
+  for (const VerifiedAdapter& adapter : adapters) {
+    const VerifyReport& report = adapter.report;
+    ++verdicts[report.verdict];
+    std::vector<std::string> cells{printable(report.path.string()),
+                                   std::string(to_string(report.verdict))};
+    for (const Severity severity : {Severity::error, Severity::warning, Severity::note})
+      cells.push_back(count_text(count_of(report.findings, severity)));
+    table.row(std::move(cells));
+  }
+  for (const std::string& line : table.lines()) console.line(line);
+  std::string counts;
+  for (const auto& [verdict, count] : verdicts)
+    counts +=
+        (counts.empty() ? "" : ", ") +
+        console.toned(tone_of(verdict), count_text(count) + " " + std::string(to_string(verdict)));
+  console.line(plural(adapters.size(), "adapter") + ": " + counts);
+}
+
+Json verify_summary_json(const std::vector<VerifiedAdapter>& adapters) {
+  JsonObject summary;
+  for (const Verdict verdict :
+       {Verdict::proven, Verdict::plausible, Verdict::contradicted, Verdict::unreadable})
+    summary[to_string(verdict)] = static_cast<std::uint64_t>(std::count_if(
+        adapters.begin(), adapters.end(),
+        [&](const VerifiedAdapter& adapter) { return adapter.report.verdict == verdict; }));
+  const auto add = [&](const char* name, auto&& count) {
+    std::uint64_t total = 0;
+    for (const VerifiedAdapter& adapter : adapters) total += count(adapter.report);
+    summary[name] = total;
+  };
+  for (const auto& [name, severity] :
+       {std::pair{"errors", Severity::error}, std::pair{"warnings", Severity::warning},
+        std::pair{"notes", Severity::note}})
+    add(name, [severity = severity](const VerifyReport& report) {
+      return count_of(report.findings, severity);
+    });
+  add("left_out", [](const VerifyReport& report) { return report.left_out.size(); });
+  add("accepted", [](const VerifyReport& report) { return report.accepted.size(); });
+  return summary;
 }
 
 Json verify_report_json(const VerifyReport& report) {
@@ -193,6 +261,8 @@ Json verify_report_json(const VerifyReport& report) {
   return JsonObject{{"path", report.path.string()},
                     {"verdict", to_string(report.verdict)},
                     {"verdict_reason", printable(report.verdict_reason)},
+                    {"left_out", static_cast<std::uint64_t>(report.left_out.size())},
+                    {"accepted", static_cast<std::uint64_t>(report.accepted.size())},
                     {"checks", std::move(checks)},
                     {"modules", std::move(modules)},
                     {"outputs", std::move(outputs)}};

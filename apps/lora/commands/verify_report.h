@@ -1,14 +1,29 @@
 // The report of verify for people and as JSON.
 #pragma once
 
+#include <vector>
+
 #include "cli/console.h"
+#include "commands/report_formats.h"
 #include "lora/format/json.h"
 #include "lora/ops/verify.h"
 
 namespace lora::cli {
 
-/// One screen for a healthy adapter; findings grouped by rule. `all_modules` adds a row a module.
-void print_verify_report(const VerifyReport& report, bool all_modules, Console& console);
+struct ReportStyle {
+  bool all_modules = false;     ///< a row a module, instead of the first few
+  bool is_one_of_many = false;  ///< no figures of modules unless all are asked for
+};
+
+/// One screen for a healthy adapter; findings grouped by rule.
+void print_verify_report(const VerifyReport& report, const ReportStyle& style, Console& console);
+
+/// A row an adapter and a line with the number of adapters a verdict.
+void print_verify_summary(const std::vector<VerifiedAdapter>& adapters, Console& console);
+
+/// {"proven", "plausible", "contradicted", "unreadable", "errors", "warnings", "notes",
+/// "left_out", "accepted"}.
+Json verify_summary_json(const std::vector<VerifiedAdapter>& adapters);
 
 Json verify_report_json(const VerifyReport& report);
 

@@ -13,7 +13,7 @@ void Report::add(std::string message, About about) {
   finding.rule = rule_->info.id;
   finding.severity = about.severity.value_or(rule_->info.severity);
   finding.message = std::move(message);
-  finding.file = file_;
+  finding.file = about.file.empty() ? file_ : std::move(about.file);
   finding.tensor = std::move(about.tensor);
   finding.module = std::move(about.module);
   finding.hint = about.hint.empty() ? std::string(rule_->info.fix) : std::move(about.hint);
@@ -22,10 +22,10 @@ void Report::add(std::string message, About about) {
 
 std::vector<const Rule*> all_rules() {
   std::vector<const Rule*> rules;
-  for (const auto* group :
-       {&file_rules(), &payload_rules(), &config_rules(), &target_rules(), &pattern_rules(),
-        &layer_rules(), &key_rules(), &name_rules(), &rename_rules(), &kind_rules(),
-        &expert_rules(), &vocabulary_rules(), &number_rules(), &identity_rules(), &output_rules()})
+  for (const auto* group : {&file_rules(), &payload_rules(), &config_rules(), &target_rules(),
+                            &pattern_rules(), &layer_rules(), &key_rules(), &name_rules(),
+                            &rename_rules(), &kind_rules(), &expert_rules(), &vocabulary_rules(),
+                            &number_rules(), &identity_rules(), &output_rules(), &security_rules()})
     for (const Rule& rule : *group) rules.push_back(&rule);
   std::sort(rules.begin(), rules.end(),
             [](const Rule* a, const Rule* b) { return a->info.id < b->info.id; });

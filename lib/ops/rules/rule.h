@@ -9,10 +9,11 @@
 
 #include "lora/adapter/manifest.h"
 #include "lora/adapter/targets.h"
-#include "lora/checkpoint/base_lock.h"
 #include "lora/checkpoint/checkpoint.h"
 #include "lora/ops/verify.h"
 #include "ops/accounting.h"
+#include "ops/base_evidence.h"
+#include "ops/base_identity.h"
 
 namespace lora::rules {
 
@@ -23,11 +24,11 @@ struct Subject {
   const std::map<std::string, TensorStatistics>& tensors;  ///< float tensors, by peft_key
   const std::vector<ModuleFigures>& modules;
   const Checkpoint* base = nullptr;
-  const ModuleList& base_modules;                 ///< empty without a base
-  const std::optional<ResolvedTargets>& targets;  ///< with a base whose modules are known
-  const std::optional<Accounting>& accounting;    ///< with `targets`
-  const std::optional<BaseLock>& base_now;        ///< computed from the base's bytes
-  const std::optional<BaseLock>& base_recorded;   ///< base.lock.json beside the base
+  const ModuleList& base_modules;                    ///< empty without a base
+  const std::optional<ResolvedTargets>& targets;     ///< with a base whose modules are known
+  const std::optional<Accounting>& accounting;       ///< with `targets`
+  const std::optional<BaseIdentity>& base_identity;  ///< with a base
+  const BaseEvidence& evidence;                      ///< empty without a base
   bool require_proof = false;
   int threads = 0;
 };
@@ -45,6 +46,7 @@ class Report {
     std::string module;
     std::string hint;                  ///< empty: the rule's own fix
     std::optional<Severity> severity;  ///< empty: the rule's own severity
+    std::string file = {};             ///< empty: the adapter itself
   };
   void add(std::string message, About about);
   void add(std::string message) { add(std::move(message), About{}); }

@@ -30,8 +30,12 @@ struct TensorRecord {
 struct Manifest {
   std::optional<Digest> base_root;  ///< root of base.lock.json; absent when no base was given
   std::map<std::string, Digest>
-      base_tensors;                       ///< digest of each targeted base tensor, by base_name
-  std::map<std::string, double> scaling;  ///< by module_path
+      base_tensors;  ///< digest of each targeted base tensor, by base_name
+  /// Of the base's folder when the adapter was saved; absent when it had none. SHA-256 of the bytes
+  /// of tokenizer.json, and of the text of the chat template (lora/checkpoint/tokenizer_files.h).
+  std::optional<Digest> base_tokenizer;
+  std::optional<Digest> base_chat_template;
+  std::map<std::string, double> scaling;        ///< by module_path
   std::map<std::string, TensorRecord> tensors;  ///< by peft_key
   JsonArray history;  ///< operations, oldest first: {"operation": "train", ...}
 };
@@ -43,9 +47,9 @@ TensorRecord record_tensor(std::string_view peft_key, const Tensor& tensor);
 /// and the history are the caller's to fill.
 Manifest make_manifest(const Adapter& adapter, int threads);
 
-/// {"schema": "lora.manifest/1", "base": null | {"root", "tensors"}, "scaling", "tensors",
-/// "history"}, members of maps in byte order of their names. A mean that is not finite is one of
-/// the strings "nan", "inf", "-inf".
+/// {"schema": "lora.manifest/1", "base": null | {"root", "tensors", "tokenizer"?,
+/// "chat_template"?}, "scaling", "tensors", "history"}, members of maps in byte order of their
+/// names. A mean that is not finite is one of the strings "nan", "inf", "-inf".
 Json to_json(const Manifest& manifest);
 
 /// Throws Error(malformed) naming the member: unknown or missing members, values of another type,

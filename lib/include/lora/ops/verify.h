@@ -17,6 +17,7 @@
 #include "lora/base/module.h"
 #include "lora/base/sinks.h"
 #include "lora/ops/finding.h"
+#include "lora/ops/finding_filter.h"
 #include "lora/ops/output_difference.h"
 #include "lora/ops/statistics.h"
 
@@ -30,8 +31,9 @@ struct VerifyOptions {
   std::optional<AdapterConfig> config;  ///< for a weights file alone
   const Checkpoint* base = nullptr;     ///< null: what can be told without a base
   /// Hash every tensor of the base. Otherwise only the targeted ones are hashed where a
-  /// base.lock.json vouches for the others.
+  /// base.lock.json vouches for the others, and none where the adapter records no base.
   bool full = false;
+  FindingFilter filter;                ///< acts before verdict and checks are decided
   const Checkpoint* merged = nullptr;  ///< checkpoint that claims to be base + adapter
   /// Other adapters that `merged` may have been made with, to name the one that fits.
   std::vector<const Adapter*> candidates;
@@ -46,16 +48,21 @@ struct VerifyOptions {
   Sinks sinks;
 };
 
-enum class CheckStatus { passed, failed, not_made, not_asked };
+/// waived: it failed, and every error that says so was left out by the filter.
+enum class CheckStatus { passed, failed, waived, not_made, not_asked };
 std::string_view to_string(CheckStatus status);
 
 /// One of the questions verify answers: "integrity", "architecture", "parameters", "base",
-/// "outputs".
+/// "security", "outputs".
 struct CheckResult {
   std::string name;
   CheckStatus status = CheckStatus::not_asked;
   std::string detail;  ///< one line: what was compared with what
 };
+
+/// Name of the check that a rule's errors fail: "integrity" for LV1xx, "architecture" for LV2xx and
+/// LV3xx, and so on.
+std::string_view check_of_rule(std::string_view rule_id);
 
 /// proven: every record matches and the base is the recorded one. plausible: nothing speaks against
 /// it. contradicted: an error was found. unreadable: not an adapter, or a damaged one.
@@ -112,11 +119,15 @@ struct VerifyReport {
   Verdict verdict = Verdict::unreadable;
   std::string verdict_reason;
   Findings findings;
+  Findings left_out;  ///< by select and ignore of the filter; part of nothing else
+  Findings accepted;  ///< by its baseline; part of nothing else
+  std::vector<std::size_t> baseline_usage;  ///< positions of the baseline's entries that were used
   std::vector<CheckResult> checks;
   std::optional<Adapter> adapter;
   std::optional<Manifest> manifest;
   std::vector<ModuleFigures> modules;
   ModuleList base_modules;  ///< with a base
+  std::size_t base_tensor_count = 0;
   std::optional<OutputComparison> outputs;
 
   bool has_error() const;
@@ -124,8 +135,8 @@ struct VerifyReport {
   bool is_inconclusive() const;
 };
 
-/// Never throws for what the paths hold (that is a finding); throws Error(interrupted) and
-/// Error(resources).
+/// Never throws for what the paths hold (that is a finding); throws Error(interrupted),
+/// Error(resources), and Error(usage) for a filter that names unknown rules.
 VerifyReport verify(const VerifyOptions& options);
 
 /// The table of rules, for documentation and --explain.

@@ -1,0 +1,106 @@
+#include "lora/ops/finding_filter.h"
+
+#include <algorithm>
+#include <set>
+
+#include "lora/base/error.h"
+#include "lora/ops/verify.h"
+
+namespace lora {
+namespace {
+
+// A path that is no adapter has no other finding: without this one the run would look fine.
+constexpr std::string_view kUnreadable = "LV101";
+
+std::set<std::string> rules_of(const std::vector<std::string>& selectors) {
+  std::set<std::string> ids;
+  for (const std::string& selector : selectors) {
+    const std::vector<std::string> chosen = rules_of_selector(selector);
+    if (chosen.empty())
+      throw Error(ErrorKind::usage, "no rule is called \"" + selector +
+                                        "\", expected an id (LV305), the beginning of one (LV3) "
+                                        "or a name (key-missing)");
+    ids.insert(chosen.begin(), chosen.end());
+  }
+  return ids;
+}
+
+bool accepts(const AcceptedFinding& entry, const AcceptedFinding& found, std::string_view adapter) {
+  return entry.rule == found.rule && entry.module == found.module && entry.tensor == found.tensor &&
+         entry.message == found.message && (entry.adapter.empty() || entry.adapter == adapter);
+}
+
+void sort_without_repeats(std::vector<AcceptedFinding>& entries) {
+  std::sort(entries.begin(), entries.end());
+  entries.erase(std::unique(entries.begin(), entries.end()), entries.end());
+}
+
+}  // namespace
+
+AcceptedFinding accepted_form(const Finding& finding) {
+  return {finding.rule, {}, finding.module, finding.tensor, message_pattern(finding.message)};
+}
+
+std::optional<std::size_t> FindingBaseline::find(const Finding& finding,
+                                                 std::string_view adapter) const {
+  const AcceptedFinding found = accepted_form(finding);
+  for (std::size_t i = 0; i < accepted.size(); ++i)
+    if (accepts(accepted[i], found, adapter)) return i;
+  return std::nullopt;
+}
+
+FindingBaseline make_baseline(const Findings& findings, std::string_view adapter) {
+  FindingBaseline baseline;
+  for (const Finding& finding : findings) {
+    if (finding.severity == Severity::note || finding.rule == kUnreadable) continue;
+    baseline.accepted.push_back(accepted_form(finding));
+    baseline.accepted.back().adapter = adapter;
+  }
+  sort_without_repeats(baseline.accepted);
+  return baseline;
+}
+
+FindingBaseline merge_baselines(const FindingBaseline& a, const FindingBaseline& b) {
+  FindingBaseline both = a;
+  both.accepted.insert(both.accepted.end(), b.accepted.begin(), b.accepted.end());
+  sort_without_repeats(both.accepted);
+  return both;
+}
+
+std::string adapter_name(const std::filesystem::path& adapter) {
+  const std::filesystem::path name = adapter.filename();
+  return (name.empty() ? adapter.parent_path().filename() : name).string();
+}
+
+std::vector<std::string> rules_of_selector(std::string_view selector) {
+  std::vector<std::string> ids;
+  for (const RuleInfo& rule : verify_rules())
+    if (rule.name == selector || (selector.size() > 2 && rule.id.starts_with(selector)))
+      ids.emplace_back(rule.id);
+  return ids;
+}
+
+FilterOutcome apply_filter(const FindingFilter& filter, std::string_view adapter,
+                           Findings& findings) {
+  const std::set<std::string> selected = rules_of(filter.select);
+  const std::set<std::string> ignored = rules_of(filter.ignore);
+  FilterOutcome outcome;
+  std::set<std::size_t> used;
+  Findings kept;
+  for (Finding& finding : findings) {
+    const bool counts = finding.rule == kUnreadable ||
+                        ((filter.select.empty() || selected.contains(finding.rule)) &&
+                         !ignored.contains(finding.rule));
+    const auto entry = counts && finding.rule != kUnreadable
+                           ? filter.baseline.find(finding, adapter)
+                           : std::nullopt;
+    if (entry) used.insert(*entry);
+    Findings& place = !counts ? outcome.left_out : entry ? outcome.accepted : kept;
+    place.push_back(std::move(finding));
+  }
+  findings = std::move(kept);
+  outcome.baseline_usage.assign(used.begin(), used.end());
+  return outcome;
+}
+
+}  // namespace lora
