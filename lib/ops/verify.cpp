@@ -8,6 +8,7 @@
 #include "ops/base_identity.h"
 #include "ops/module_figures.h"
 #include "ops/rules/folder_rules.h"
+#include "ops/rules/merged_check.h"
 #include "ops/rules/rule.h"
 #include "ops/verdict.h"
 #include "ops/verify_open.h"
@@ -30,8 +31,11 @@ class Verification {
     report_.is_readable = true;
     read_base();
     measure();
+    compare_with_merged();
     run_rules();
     add_checks();
+    if (options_.merged != nullptr || options_.unreadable_merged)
+      report_.checks.push_back(rules::check_of_merged(report_.merged));
     compare_outputs(options_, report_);
     finish();
     return std::move(report_);
@@ -117,11 +121,22 @@ class Verification {
     report_.modules = module_figures(*report_.adapter, tensors_, options_.base, options_.threads);
   }
 
+  void compare_with_merged() {
+    if (options_.unreadable_merged) report_.merged = options_.unreadable_merged;
+    if (options_.merged == nullptr || options_.base == nullptr) return;
+    MergedOptions options;
+    options.candidates = options_.candidates;
+    options.threads = options_.threads;
+    options.sinks = options_.sinks;
+    report_.merged =
+        compare_merged(*report_.adapter, *options_.base, *options_.merged, options);
+  }
+
   void run_rules() {
     const rules::Subject subject{
         *report_.adapter,       report_.manifest, tensors_,    report_.modules, options_.base,
         report_.base_modules,   targets_,         accounting_, identity_,       evidence_,
-        options_.require_proof, options_.threads};
+        options_.require_proof, options_.threads, report_.merged};
     rules::Report report(report_.path.string());
     for (const rules::Rule* rule : rules::all_rules()) {
       if (rule->check == nullptr) continue;

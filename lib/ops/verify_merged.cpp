@@ -34,6 +34,7 @@ MergedTensor tensor_of(const Target& target, const Outcome& outcome) {
   tensor.module_path = target.module_path;
   tensor.proof = outcome.proof;
   tensor.compute = outcome.compute;
+  tensor.shape = target.merged.shape;
   tensor.elements = target.merged.numel();
   tensor.outside = outcome.outside;
   tensor.first_outside = outcome.first_outside;
@@ -41,6 +42,10 @@ MergedTensor tensor_of(const Target& target, const Outcome& outcome) {
   tensor.expected = outcome.expected;
   tensor.worst_ulps = outcome.worst_ulps;
   tensor.note = target.not_replayed;
+  if (!target.misshaped.empty()) {
+    tensor.proof = MergeProof::missing;
+    tensor.note = target.misshaped;
+  }
   const replay::Sums& sums = outcome.sums;
   if (sums.wanted > 0) {
     tensor.fitted = sums.overlap / sums.wanted;
@@ -50,6 +55,33 @@ MergedTensor tensor_of(const Target& target, const Outcome& outcome) {
   if (sums.count > 0)
     tensor.changed = static_cast<double>(sums.changed) / static_cast<double>(sums.count);
   return tensor;
+}
+
+bool is_from_adapter(const Target& target) {
+  return target.is_saved || !target.replaced_rows.empty();
+}
+
+// Which of the tensors that should be the adapter's are still the base's.
+void find_dropped(const replay::Plan& plan, const std::vector<Outcome>& outcomes,
+                  const Checkpoint& base, const MergedOptions& options, MergedReport& report) {
+  std::vector<Target> targets;
+  std::vector<std::size_t> indices;
+  for (std::size_t i = 0; i < plan.targets.size(); ++i) {
+    report.tensors[i].is_from_adapter = is_from_adapter(plan.targets[i]);
+    const std::string name = replay::stored_name(base, plan.targets[i].base_name);
+    if (!is_from_adapter(plan.targets[i]) || outcomes[i].fits() || name.empty()) continue;
+    Target target = plan.targets[i];
+    if (base.tensors.at(name).shape != target.merged.shape) continue;
+    target.base = base.tensors.at(name);
+    target.is_saved = false;
+    target.replaced_rows.clear();
+    target.misshaped.clear();
+    targets.push_back(std::move(target));
+    indices.push_back(i);
+  }
+  const auto found = replay::replay(targets, options.threads, options.sinks);
+  for (std::size_t i = 0; i < found.size(); ++i)
+    report.tensors[indices[i]].holds_base = found[i].fits();
 }
 
 // What the tied matrix holds, where it does not hold the sum of all updates.
@@ -94,8 +126,10 @@ void check_index(const Checkpoint& merged, MergedReport& report) {
   for (const char* name : {"model.safetensors.index.json", "pytorch_model.bin.index.json"}) {
     const std::filesystem::path path = merged.directory / name;
     std::error_code ignored;
-    if (merged.directory.empty() || merged.files.size() < 2 ||
-        !std::filesystem::exists(path, ignored))
+    // A single file of the standard name wins over an index.
+    if (merged.directory.empty() || !std::filesystem::exists(path, ignored) ||
+        (merged.files.size() == 1 && path.filename().string().starts_with(
+                                         merged.files.front().filename().string() + ".")))
       continue;
     const Json document = read_json_file(path);
     const Json* metadata = document.find("metadata");
@@ -103,7 +137,7 @@ void check_index(const Checkpoint& merged, MergedReport& report) {
     if (size == nullptr) return;
     const auto bytes = size->as_double();
     if (!bytes || *bytes != static_cast<double>(report.total_bytes))
-      report.total_size = bytes ? dump_json(*size, {}) : std::string(size->type_name());
+      report.total_size = bytes ? dump_json(*size) : std::string(size->type_name());
     return;
   }
 }
@@ -169,10 +203,13 @@ MergedReport compare_merged(const Adapter& adapter, const Checkpoint& base,
   report.explanations = replay::explain({plan.targets, outcomes}, adapter, base, merged, options);
   for (std::size_t i = 0; i < plan.targets.size(); ++i)
     report.tensors.push_back(tensor_of(plan.targets[i], outcomes[i]));
+  find_dropped(plan, outcomes, base, options, report);
+  report.left_out = plan.left_out;
   for (const std::string& name : plan.missing) {
     MergedTensor absent;
     absent.base_name = name;
     absent.proof = MergeProof::missing;
+    absent.is_from_adapter = adapter.replacements.contains(name);
     report.tensors.push_back(std::move(absent));
   }
   std::sort(report.tensors.begin(), report.tensors.end(),

@@ -40,6 +40,7 @@ class Verify final : public Command {
                  "compare the effect on outputs with that of N random adapters of equal norms "
                  "(implies --outputs)")
         .metavar = "N";
+    options.text("--merged", merged_, "BASE", "prove that this checkpoint is base + adapter");
     options.group("Findings");
     options.flag("--strict", strict_, "warnings are errors");
     options.flag("--require-proof", require_proof_, "an unproven base is an error");
@@ -94,6 +95,7 @@ class Verify final : public Command {
     std::optional<Checkpoint> base;
     if (base_) base = open_base(*base_, base_options_, context);
     const std::vector<std::string> adapters = expand_adapters(adapters_, context.console);
+    const Merged merged = open_merged(adapters, context);
     ProgressLine progress(context.streams, "verify", "B",
                           !context.global.no_progress && !context.global.quiet);
     Outcome outcome;
@@ -105,6 +107,10 @@ class Verify final : public Command {
       options.adapter = adapter_path(adapter, context);
       options.base = base ? &*base : nullptr;
       options.full = full_;
+      options.merged = merged.checkpoint ? &*merged.checkpoint : nullptr;
+      options.unreadable_merged = merged.unreadable;
+      for (const auto& [path, candidate] : merged.candidates)
+        if (path != options.adapter) options.candidates.push_back(&candidate);
       options.filter = filter_;
       options.check_outputs = outputs_ || null_samples_ > 0;
       options.null_samples = static_cast<int>(null_samples_);
@@ -163,6 +169,37 @@ class Verify final : public Command {
                : kDone;
   }
 
+  struct Merged {
+    std::optional<Checkpoint> checkpoint;
+    std::optional<MergedReport> unreadable;
+    std::map<std::filesystem::path, Adapter> candidates;  ///< where several adapters are given
+  };
+
+  // A checkpoint that is there and damaged is a finding, as an adapter would be.
+  Merged open_merged(const std::vector<std::string>& adapters, Context& context) const {
+    Merged merged;
+    if (!merged_) return merged;
+    if (!base_)
+      throw Error(ErrorKind::usage, "--merged needs --base: the base that was merged into");
+    std::error_code ignored;
+    try {
+      merged.checkpoint = open_checkpoint(*merged_, base_options_, context.huggingface_caches());
+    } catch (const Error& error) {
+      if (!std::filesystem::exists(*merged_, ignored)) throw;
+      merged.unreadable = unreadable_merged(*merged_, error);
+    }
+    if (adapters.size() < 2) return merged;
+    for (const std::string& adapter : adapters) {
+      const std::filesystem::path path = adapter_path(adapter, context);
+      try {
+        merged.candidates.emplace(path, open_adapter(path, adapter_config_from(adapter_config_)));
+      } catch (const Error& error) {
+        context.sinks.debug(error.message());
+      }
+    }
+    return merged;
+  }
+
   // A run directory without any adapter yet is a finding of this path, not the end of the run.
   static std::filesystem::path adapter_path(const std::string& path, Context& context) {
     try {
@@ -174,7 +211,7 @@ class Verify final : public Command {
   }
 
   std::vector<std::string> adapters_, explain_;
-  std::optional<std::string> base_, adapter_config_, probe_, baseline_, write_baseline_;
+  std::optional<std::string> base_, adapter_config_, merged_, probe_, baseline_, write_baseline_;
   std::int64_t null_samples_ = 0;
   std::string format_ = "text";
   OpenCheckpointOptions base_options_;
@@ -192,14 +229,15 @@ Verb verify_verb() {
       "prove that an adapter is what it claims to be",
       "Checks integrity of the files, architecture (configuration, keys and shapes, against the "
       "base if given), parameters (finite, with effect, equal to what was recorded when it was "
-      "saved), identity of the base (--base), security of the folder, and outputs (--outputs: same "
-      "input, same answer).\n\n"
+      "saved), identity of the base (--base), security of the folder, a merge (--merged: replayed "
+      "and compared bit for bit), and outputs (--outputs: same input, same answer).\n\n"
       "The verdict is proven, plausible, contradicted or unreadable. Exit code 0 when nothing is "
       "wrong, 1 on an error finding, 3 when a path is no adapter or damaged, 7 when a check asked "
       "for could not be made. Findings that are ignored or accepted by a baseline count for "
       "nothing but keep the verdict from being proven; an unreadable path always counts.",
       "lora verify adapter\n"
       "lora verify adapter --base base --outputs --require-proof\n"
+      "lora verify adapter --base base --merged merged\n"
       "lora verify \"adapters/*\" --format sarif > lora.sarif\n"
       "lora verify adapter --ignore LV505 --baseline known.json\n"
       "lora verify --explain LV501,key-missing",

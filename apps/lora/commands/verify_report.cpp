@@ -4,6 +4,7 @@
 #include <map>
 
 #include "cli/units.h"
+#include "commands/merged_report.h"
 #include "commands/output_report.h"
 
 namespace lora::cli {
@@ -196,6 +197,7 @@ void print_verify_report(const VerifyReport& report, const ReportStyle& style, C
   }
   if (!report.modules.empty() && (style.all_modules || !style.is_one_of_many))
     print_figures(report, style.all_modules, console);
+  if (report.merged) print_merged_report(*report.merged, style.all_modules, console);
   print_findings(report, console);
   if (const std::string hidden = hidden_text(report); !hidden.empty())
     console.line(console.toned(Tone::dim, hidden));
@@ -265,7 +267,8 @@ Json verify_report_json(const VerifyReport& report) {
                     {"accepted", static_cast<std::uint64_t>(report.accepted.size())},
                     {"checks", std::move(checks)},
                     {"modules", std::move(modules)},
-                    {"outputs", std::move(outputs)}};
+                    {"outputs", std::move(outputs)},
+                    {"merged", report.merged ? merged_report_json(*report.merged) : Json()}};
 }
 
 }  // namespace lora::cli

@@ -89,9 +89,10 @@ class Planner {
     target.is_saved = is_saved;
     target.rows = value.shape.empty() ? 1 : value.shape[0];
     target.columns = target.rows == 0 ? 0 : value.numel() / target.rows;
+    target.misshaped.clear();
     if (value.shape != target.merged.shape)
-      target.not_replayed = "shape " + shape_to_string(target.merged.shape) + ", expected " +
-                            shape_to_string(value.shape);
+      target.misshaped = "shape " + shape_to_string(target.merged.shape) + ", expected " +
+                         shape_to_string(value.shape);
   }
 
   void miss(const std::string& name) {
@@ -112,7 +113,7 @@ class Planner {
       if (!stored_name(merged_, module.base_name).empty()) miss(module.base_name);
       return;
     }
-    if (!target->not_replayed.empty()) return;
+    if (!target->misshaped.empty() || !target->not_replayed.empty()) return;
     const std::string init = rewriting_init(adapter_.config);
     const auto kind = kinds_.find(module.module_path);
     const LayerKind base_kind = kind == kinds_.end() ? LayerKind::other : kind->second;

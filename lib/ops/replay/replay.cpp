@@ -183,7 +183,8 @@ std::vector<Outcome> replay(const std::vector<Target>& targets, int threads, con
   std::vector<Outcome> outcomes(targets.size());
   for (std::size_t i = 0; i < targets.size(); ++i) {
     outcomes[i].compute = targets[i].merged.dtype;
-    if (!targets[i].not_replayed.empty()) outcomes[i].proof = MergeProof::not_replayed;
+    if (!targets[i].not_replayed.empty() || !targets[i].misshaped.empty())
+      outcomes[i].proof = MergeProof::not_replayed;
   }
   const auto all = those(outcomes, targets, false);
   Pass(targets, all, false).run(threads, sinks, outcomes);

@@ -46,6 +46,7 @@ struct Target {
   std::optional<std::int64_t> token_of(std::int64_t row) const;
   /// Nothing is computed: the merged bytes must be these.
   bool is_copy() const;
+  std::string misshaped;     ///< found and expected shape; empty when they agree
   std::string not_replayed;  ///< why this target cannot be replayed; empty when it can
 };
 

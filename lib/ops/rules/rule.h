@@ -31,6 +31,7 @@ struct Subject {
   const BaseEvidence& evidence;                      ///< empty without a base
   bool require_proof = false;
   int threads = 0;
+  const std::optional<MergedReport>& merged;  ///< where a merged checkpoint was given
 };
 
 struct Rule;

@@ -20,6 +20,7 @@
 #include "lora/ops/finding_filter.h"
 #include "lora/ops/output_difference.h"
 #include "lora/ops/statistics.h"
+#include "lora/ops/verify_merged.h"
 
 namespace lora {
 
@@ -35,6 +36,8 @@ struct VerifyOptions {
   bool full = false;
   FindingFilter filter;                ///< acts before verdict and checks are decided
   const Checkpoint* merged = nullptr;  ///< checkpoint that claims to be base + adapter
+  /// Set instead of `merged` when that checkpoint could not be opened: its path and why.
+  std::optional<MergedReport> unreadable_merged;
   /// Other adapters that `merged` may have been made with, to name the one that fits.
   std::vector<const Adapter*> candidates;
   bool check_outputs = false;  ///< compare outputs with the record; needs base and engine
@@ -129,6 +132,7 @@ struct VerifyReport {
   ModuleList base_modules;  ///< with a base
   std::size_t base_tensor_count = 0;
   std::optional<OutputComparison> outputs;
+  std::optional<MergedReport> merged;  ///< where a merged checkpoint was given
 
   bool has_error() const;
   /// A check that was asked for could not be made.

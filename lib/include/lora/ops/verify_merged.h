@@ -30,7 +30,7 @@ enum class MergeProof {
   held_low,     ///< bit for bit PEFT's merge of an adapter held in the dtype of the base
   one_ulp,      ///< every element within one ulp of the float64 result plus the product's own error
   differs,      ///< none of these
-  missing,      ///< expected and not in the checkpoint
+  missing,      ///< expected and not in the checkpoint, or of another shape (`note`)
   not_replayed  ///< this program cannot replay the kind of change; `note` says why
 };
 std::string_view to_string(MergeProof proof);
@@ -41,6 +41,7 @@ struct MergedTensor {
   MergeProof proof = MergeProof::differs;
   /// The dtype the sum was made in, where bits were shown; else that of the merged tensor.
   DType compute = DType::f32;
+  std::vector<std::int64_t> shape;  ///< of the merged tensor
   std::int64_t elements = 0;
   std::int64_t outside = 0;         ///< differs: elements beyond the bound
   std::int64_t first_outside = -1;  ///< flat index of the first of them
@@ -52,6 +53,8 @@ struct MergedTensor {
   double cosine = 0;    ///< of M - W and the intended update
   double survived = 0;  ///< share of the update's energy in elements that changed at all
   double changed = 0;   ///< share of the elements that changed
+  bool is_from_adapter = false;  ///< should hold the adapter's own copy, or rows of it
+  bool holds_base = false;       ///< differs, from the adapter: the base's value is there instead
   std::string note;     ///< not_replayed: why; else a remark, usually empty
 };
 
@@ -80,6 +83,7 @@ struct MergedReport {
   std::string problem;  ///< why the checkpoint could not be opened; empty otherwise
   bool is_index_problem = false;
   std::vector<MergedTensor> tensors;       ///< every expected tensor, sorted by base_name
+  std::vector<std::string> left_out;  ///< missing buffers, and heads where the class is another one
   std::vector<std::string> extra;          ///< names that neither base nor adapter explains
   std::vector<std::string> adapter_keys;   ///< names of adapter tensors or wrapped modules
   bool has_adapter_config = false;         ///< adapter_config.json inside the merged directory
@@ -91,7 +95,7 @@ struct MergedReport {
   bool has_update = false;                 ///< at least one tensor got LoRA factors
 
   std::int64_t count(MergeProof proof) const;
-  /// Every tensor was shown to hold what it should, and nothing is missing, left over or wrong.
+  /// Every tensor was shown to hold what it should, and none is missing or left over.
   bool is_reproduced() const;
 };
 
