@@ -3,7 +3,7 @@ import pathlib
 import sys
 import tempfile
 
-from benchmarks import base_lock, machine, startup, training
+from benchmarks import base_lock, machine, startup, training, verify_merged
 from benchmarks.process import Bench
 
 BENCHES = {
@@ -11,6 +11,7 @@ BENCHES = {
     "base_lock": base_lock.run,
     "first_step": training.run_first_step,
     "training": training.run,
+    "verify_merged": verify_merged.run,
 }
 
 

@@ -9,7 +9,17 @@ warnings.filterwarnings("ignore")
 
 from transformers.utils import logging
 
-from parity import base_checkpoints, decoders, healthy, reports, saved_files, seed_example, smollm2, texts  # noqa: F401
+from parity import (  # noqa: F401
+    base_checkpoints,
+    decoders,
+    healthy,
+    merged,
+    reports,
+    saved_files,
+    seed_example,
+    smollm2,
+    texts,
+)
 from parity.harness import CASES, Context, run_cases
 
 
