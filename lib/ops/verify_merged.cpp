@@ -142,6 +142,22 @@ void check_index(const Checkpoint& merged, MergedReport& report) {
   }
 }
 
+// Which parameter a site on bare parameters changes, and in which layout, only the base can tell.
+Adapter settled(const Adapter& adapter, const Checkpoint& base) {
+  Adapter copy = adapter;
+  ModuleList modules = list_modules(base);
+  for (const auto& [name, tensor] : base.tensors) {
+    if (name.ends_with(".weight") || tensor.shape.size() < 2) continue;
+    ModuleInfo parameter;
+    parameter.module_path = name;
+    parameter.kind = LayerKind::parameter;
+    parameter.weight_shape = tensor.shape;
+    modules.push_back(std::move(parameter));
+  }
+  settle_parameters(copy, modules, base.config ? base.config->model_type : std::string());
+  return copy;
+}
+
 void sum_up(const std::vector<Target>& targets, const std::vector<Outcome>& outcomes,
             MergedReport& report) {
   replay::Sums sums;
@@ -193,10 +209,11 @@ bool MergedReport::is_reproduced() const {
          count(MergeProof::missing) == 0 && count(MergeProof::not_replayed) == 0;
 }
 
-MergedReport compare_merged(const Adapter& adapter, const Checkpoint& base,
+MergedReport compare_merged(const Adapter& given, const Checkpoint& base,
                             const Checkpoint& merged, const MergedOptions& options) {
   MergedReport report;
   report.path = merged.path;
+  const Adapter adapter = settled(given, base);
   replay::Plan plan = replay::make_plan(adapter, base, merged);
   std::vector<Outcome> outcomes = replay::replay(plan.targets, options.threads, options.sinks);
   settle_shared(plan, outcomes, options, report.shared);

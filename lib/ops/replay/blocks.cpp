@@ -22,6 +22,7 @@ Extent extent_of(const LoraModule& module, const Tensor& base) {
 std::string why_not(const LoraModule& module) {
   if (module.diagonal)
     return "KaSA merges into a base whose smallest singular components were cut off";
+  if (module.pool > 1) return "PEFT does not merge QALoRA";
   if (module.groups > 1) return "PEFT does not merge convolutions with groups";
   return {};
 }

@@ -199,18 +199,12 @@ class Planner {
         alone.blocks.clear();
         add(alone, *use.module, use.blocks);
         shared.has_own_module = shared.has_own_module || use.module->base_name == name;
-        shared.is_one_update = shared.is_one_update || is_copy_of_embedding(*use.module);
+        shared.is_one_update = shared.is_one_update || !use.module->tied_to.empty();
         shared.modules.push_back(use.module->module_path);
         shared.alternatives.push_back(std::move(alone));
       }
       plan_.shared.push_back(std::move(shared));
     }
-  }
-
-  // ensure_weight_tying writes the embedding's factors a second time, for the head.
-  bool is_copy_of_embedding(const LoraModule& module) const {
-    const Json* ties = adapter_.config.other.find("ensure_weight_tying");
-    return module.kind != LayerKind::embedding && ties != nullptr && ties->as_bool() == true;
   }
 
   struct Use {

@@ -149,9 +149,7 @@ void RowBlock::finish(std::int64_t row, const Rounding& way, float* values) {
 
 bool RowBlock::gives_merged_row(std::int64_t row, std::int64_t index, const Rounding& way) {
   const std::size_t n = size(target_.columns);
-  std::vector<const float*> updates;
-  for (const std::vector<float>& update : updates_) updates.push_back(update.data());
-  sum_up(way, updates, n, base_.data(), values_.data());
+  sum_up(way, update_rows_, n, base_.data(), values_.data());
   finish(row, way, values_.data());
   if (kernels_.equal(values_.data(), merged_.data(), n)) return true;
   if (block_ == nullptr || target_.magnitude || target_.token_of(row)) return false;
@@ -179,6 +177,8 @@ bool RowBlock::gives_merged_row(std::int64_t row, std::int64_t index, const Roun
 unsigned RowBlock::check(std::int64_t first, std::int64_t count, unsigned alive, Sums& sums) {
   updates_.clear();
   multiply(first, count);
+  update_rows_.clear();
+  for (const std::vector<float>& update : updates_) update_rows_.push_back(update.data());
   const std::size_t n = size(target_.columns);
   for (std::int64_t index = 0; index < count; ++index) {
     const std::int64_t row = first + index;

@@ -41,6 +41,7 @@ class RowBlock {
   std::optional<DType> held_in_;
   const Block* block_ = nullptr;
   std::vector<std::vector<float>> left_, products_, updates_;  ///< one an addition
+  std::vector<const float*> update_rows_;
   std::vector<float> base_, merged_, values_, rounded_, total_;
 };
 
