@@ -29,8 +29,9 @@ std::string why_not(const LoraModule& module) {
 
 }  // namespace
 
-std::vector<Block> blocks_of(const LoraModule& module, LayerKind base_kind, const Tensor& base,
+std::vector<Block> blocks_of(const LoraModule& module, LayerKind base_kind, Target& target,
                              std::string& problem) {
+  const Tensor& base = target.base;
   problem = why_not(module);
   if (!problem.empty()) return {};
   const Extent extent = extent_of(module, base);
@@ -44,6 +45,7 @@ std::vector<Block> blocks_of(const LoraModule& module, LayerKind base_kind, cons
     return {};
   }
   const bool always_rounds = module.kind == LayerKind::parameter ||
+                             module.kind == LayerKind::embedding ||
                              module.base_name.ends_with("in_proj_weight");
   const int times = std::max(1, static_cast<int>(module.times));
   std::vector<Block> blocks;
@@ -58,6 +60,18 @@ std::vector<Block> blocks_of(const LoraModule& module, LayerKind base_kind, cons
   }
   std::sort(blocks.begin(), blocks.end(),
             [](const Block& x, const Block& y) { return x.first_row < y.first_row; });
+  target.columns = extent.columns;
+  target.rows = extent.columns == 0 ? 0 : base.numel() / extent.columns;
+  std::int64_t covered = 0;
+  for (const Block& block : blocks) {
+    if (block.first_row != covered) break;
+    covered += block.rows;
+  }
+  if (covered != target.rows) {
+    problem = "the factors cover " + std::to_string(covered) + " of " +
+              std::to_string(target.rows) + " rows of the weight";
+    return {};
+  }
   return blocks;
 }
 

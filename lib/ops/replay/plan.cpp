@@ -116,9 +116,12 @@ class Planner {
     if (!target->misshaped.empty() || !target->not_replayed.empty()) return;
     const std::string init = rewriting_init(adapter_.config);
     const auto kind = kinds_.find(module.module_path);
-    const LayerKind base_kind = kind == kinds_.end() ? LayerKind::other : kind->second;
+    LayerKind base_kind = kind == kinds_.end() ? LayerKind::other : kind->second;
+    // Without a class to ask, the configuration is the only word about a square weight.
+    if (!base_.config && base_kind == LayerKind::linear && adapter_.config.fan_in_fan_out)
+      base_kind = LayerKind::conv1d;
     std::string problem;
-    std::vector<Block> blocks = blocks_of(module, base_kind, target->base, problem);
+    std::vector<Block> blocks = blocks_of(module, base_kind, *target, problem);
     if (!init.empty())
       problem = "init_lora_weights \"" + init + "\" rewrites the base before the update is added";
     const Json* replication = adapter_.config.other.find("layer_replication");

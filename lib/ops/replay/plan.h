@@ -35,9 +35,10 @@ Plan make_plan(const Adapter& adapter, const Checkpoint& base, const Checkpoint&
 /// that differs by a leading component ("transformer.h.0..." and "h.0..."). Empty: not there.
 std::string stored_name(const Checkpoint& checkpoint, const std::string& base_name);
 
-/// The additions of one module to its weight `base` of [rows, columns], block by block; `problem`
-/// says why PEFT's merge cannot be replayed, if it cannot.
-std::vector<Block> blocks_of(const LoraModule& module, LayerKind base_kind, const Tensor& base,
+/// The additions of one module to the weight of `target`, block by block; sets the shape of the
+/// target as a matrix. They cover its rows exactly. `problem` says why PEFT's merge cannot be
+/// replayed, if it cannot.
+std::vector<Block> blocks_of(const LoraModule& module, LayerKind base_kind, Target& target,
                              std::string& problem);
 
 }  // namespace lora::replay

@@ -18,8 +18,8 @@ struct Addition {
   Tensor b;
   bool is_transposed = false;  ///< (b . a)^T is added
   double scaling = 0;          ///< of one application
-  /// PEFT rounds this update to the weight's dtype in its plain merge too (nn.MultiheadAttention,
-  /// target_parameters).
+  /// PEFT rounds this update to the weight's dtype in its plain merge too (embeddings, in_proj of
+  /// nn.MultiheadAttention, target_parameters).
   bool always_rounds = false;
 };
 

@@ -48,11 +48,11 @@ class Context:
             )
         return json.loads(done.stdout)["result"]
 
-    def findings(self, *arguments: object) -> list[str]:
-        """The rules among the findings of `lora ARGUMENTS --json`, whatever its exit code."""
+    def envelope(self, *arguments: object) -> dict:
+        """The whole document of `lora ARGUMENTS --json`, whatever its exit code."""
         command = [str(self.lora), *map(str, arguments), "--json"]
         done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=900)
-        return [finding["rule"] for finding in json.loads(done.stdout)["findings"]]
+        return json.loads(done.stdout)
 
 
 def assert_close(what: str, ours: torch.Tensor, theirs: torch.Tensor, tolerance: float) -> float:
