@@ -128,14 +128,13 @@ class Verification {
     options.candidates = options_.candidates;
     options.threads = options_.threads;
     options.sinks = options_.sinks;
-    report_.merged =
-        compare_merged(*report_.adapter, *options_.base, *options_.merged, options);
+    report_.merged = compare_merged(*report_.adapter, *options_.base, *options_.merged, options);
   }
 
   void run_rules() {
     const rules::Subject subject{
-        *report_.adapter,       report_.manifest, tensors_,    report_.modules, options_.base,
-        report_.base_modules,   targets_,         accounting_, identity_,       evidence_,
+        *report_.adapter,       report_.manifest, tensors_,      report_.modules, options_.base,
+        report_.base_modules,   targets_,         accounting_,   identity_,       evidence_,
         options_.require_proof, options_.threads, report_.merged};
     rules::Report report(report_.path.string());
     for (const rules::Rule* rule : rules::all_rules()) {

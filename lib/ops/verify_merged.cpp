@@ -20,12 +20,11 @@ using replay::Outcome;
 using replay::Target;
 
 bool is_adapter_key(const std::string& name) {
-  constexpr std::array<std::string_view, 6> kParts{"base_layer",      "lora_",
+  constexpr std::array<std::string_view, 6> kParts{"base_layer",       "lora_",
                                                    "base_model.model", "modules_to_save",
                                                    "original_module",  "token_adapter"};
-  return std::any_of(kParts.begin(), kParts.end(), [&](std::string_view part) {
-    return name.find(part) != std::string::npos;
-  });
+  return std::any_of(kParts.begin(), kParts.end(),
+                     [&](std::string_view part) { return name.find(part) != std::string::npos; });
 }
 
 MergedTensor tensor_of(const Target& target, const Outcome& outcome) {
@@ -85,8 +84,8 @@ void find_dropped(const replay::Plan& plan, const std::vector<Outcome>& outcomes
 }
 
 // What the tied matrix holds, where it does not hold the sum of all updates.
-void settle_shared(replay::Plan& plan, std::vector<Outcome>& outcomes,
-                   const MergedOptions& options, std::vector<std::string>& remarks) {
+void settle_shared(replay::Plan& plan, std::vector<Outcome>& outcomes, const MergedOptions& options,
+                   std::vector<std::string>& remarks) {
   for (replay::SharedUpdate& shared : plan.shared) {
     Outcome& outcome = outcomes[shared.target];
     const std::string name = plan.targets[shared.target].base_name;
@@ -128,8 +127,8 @@ void check_index(const Checkpoint& merged, MergedReport& report) {
     std::error_code ignored;
     // A single file of the standard name wins over an index.
     if (merged.directory.empty() || !std::filesystem::exists(path, ignored) ||
-        (merged.files.size() == 1 && path.filename().string().starts_with(
-                                         merged.files.front().filename().string() + ".")))
+        (merged.files.size() == 1 &&
+         path.filename().string().starts_with(merged.files.front().filename().string() + ".")))
       continue;
     const Json document = read_json_file(path);
     const Json* metadata = document.find("metadata");
@@ -209,8 +208,8 @@ bool MergedReport::is_reproduced() const {
          count(MergeProof::missing) == 0 && count(MergeProof::not_replayed) == 0;
 }
 
-MergedReport compare_merged(const Adapter& given, const Checkpoint& base,
-                            const Checkpoint& merged, const MergedOptions& options) {
+MergedReport compare_merged(const Adapter& given, const Checkpoint& base, const Checkpoint& merged,
+                            const MergedOptions& options) {
   MergedReport report;
   report.path = merged.path;
   const Adapter adapter = settled(given, base);
@@ -246,8 +245,8 @@ MergedReport unreadable_merged(const std::filesystem::path& path, const Error& e
   MergedReport report;
   report.path = path;
   report.problem = error.message();
-  report.is_index_problem = error.message().find("index") != std::string::npos &&
-                            error.kind() == ErrorKind::malformed;
+  report.is_index_problem =
+      error.message().find("index") != std::string::npos && error.kind() == ErrorKind::malformed;
   return report;
 }
 

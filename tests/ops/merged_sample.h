@@ -23,9 +23,9 @@ inline float rounded(float value, DType dtype) {
 
 /// How a module's update is added in these tests; the defaults are PEFT's merge.
 struct MergeMaking {
-  bool is_safe = false;      ///< the update is rounded before the sum
+  bool is_safe = false;  ///< the update is rounded before the sum
   int times = 1;
-  double factor = 1;         ///< of the scaling
+  double factor = 1;           ///< of the scaling
   bool is_transposed = false;  ///< the product is added transposed (square weights)
 };
 

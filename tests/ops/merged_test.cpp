@@ -1,6 +1,6 @@
-#include "ops/merged_sample.h"
-
 #include <algorithm>
+
+#include "ops/merged_sample.h"
 
 using namespace lora;
 using namespace lora::testing;
@@ -31,9 +31,8 @@ TEST_CASE("the report does not depend on the number of threads") {
 
 TEST_CASE("another order of summation is within one ulp, and two ulps are not") {
   MergeSample sample;
-  sample.change("up.weight", [](std::vector<float>& values) {
-    values[7] = std::nextafter(values[7], 100.0F);
-  });
+  sample.change("up.weight",
+                [](std::vector<float>& values) { values[7] = std::nextafter(values[7], 100.0F); });
   const VerifyReport near = sample.verify();
   require_reproduced(near);
   REQUIRE(proof_of(near, "up.weight") == MergeProof::one_ulp);
@@ -142,8 +141,7 @@ TEST_CASE("the adapter that fits is named among the given ones") {
 
 TEST_CASE("another base is recognised by what the adapter does not touch") {
   MergeSample sample;
-  for (auto& [name, tensor] : sample.base)
-    tensor = normal_tensor("other " + name, tensor.shape);
+  for (auto& [name, tensor] : sample.base) tensor = normal_tensor("other " + name, tensor.shape);
   const VerifyReport report = sample.verify();
   REQUIRE(report.merged->explanations.back().kind == MergeExplanation::Kind::other_base);
   REQUIRE(message_of(report, "LV707").find("another base: 2 of the 2") != std::string::npos);

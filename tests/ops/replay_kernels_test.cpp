@@ -1,10 +1,9 @@
-#include "ops/replay/kernels.h"
-
 #include <bit>
 #include <cmath>
 #include <limits>
 
 #include "lora/base/random.h"
+#include "ops/replay/kernels.h"
 #include "support/testing.h"
 
 using namespace lora;
@@ -61,7 +60,8 @@ TEST_CASE("a product element is one chain of fused multiply-adds, in chunks abov
                                right[static_cast<std::size_t>(k * kColumns + j)], chain);
             total = start == 0 ? chain : total + chain;
           }
-          different += same_bits(total, product[static_cast<std::size_t>(i * kColumns + j)]) ? 0 : 1;
+          different +=
+              same_bits(total, product[static_cast<std::size_t>(i * kColumns + j)]) ? 0 : 1;
         }
       REQUIRE(different == 0);
     }
@@ -84,10 +84,10 @@ TEST_CASE("separate multiplication and addition round twice a term") {
 
 TEST_CASE("rows are widened and rounded as the dtype library does") {
   std::vector<float> values = normals(1003, 3);
-  values[0] = 65520.0F;                                    // rounds to infinity in F16
-  values[1] = 1e-7F;                                       // subnormal in F16
+  values[0] = 65520.0F;  // rounds to infinity in F16
+  values[1] = 1e-7F;     // subnormal in F16
   values[2] = std::numeric_limits<float>::infinity();
-  values[3] = std::bit_cast<float>(0x3F808000U);           // a tie in BF16
+  values[3] = std::bit_cast<float>(0x3F808000U);  // a tie in BF16
   values[4] = -0.0F;
   for (const Kernels* kernels : available_kernels())
     for (const DType dtype : {DType::bf16, DType::f16, DType::f32}) {

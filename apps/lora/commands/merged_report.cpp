@@ -120,8 +120,7 @@ void print_merged_report(const MergedReport& report, bool all_tensors, Console& 
   }
   for (const std::string& line : table.lines()) console.line(line);
   if (shown < tensors.size())
-    console.line("  and " + std::to_string(tensors.size() - shown) +
-                 " more tensors (--modules)");
+    console.line("  and " + std::to_string(tensors.size() - shown) + " more tensors (--modules)");
 }
 
 Json merged_report_json(const MergedReport& report) {

@@ -14,7 +14,7 @@ namespace {
 
 using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
-constexpr double kUnit = 0x1p-24;                       // half an ulp of f32 at 1
+constexpr double kUnit = 0x1p-24;  // half an ulp of f32 at 1
 constexpr std::int64_t kGroupElements = std::int64_t{1} << 15;
 constexpr std::int64_t kNormChunks = 32;
 
@@ -189,9 +189,8 @@ class Comparison {
       part.worst_ulps = std::max(part.worst_ulps, distance / ulp);
       return;
     }
-    part.worst_ulps = std::isfinite(distance)
-                          ? std::max(part.worst_ulps, distance / ulp)
-                          : std::numeric_limits<double>::infinity();
+    part.worst_ulps = std::isfinite(distance) ? std::max(part.worst_ulps, distance / ulp)
+                                              : std::numeric_limits<double>::infinity();
     if (part.outside++ != 0) return;
     part.first_outside = index;
     part.found = found;

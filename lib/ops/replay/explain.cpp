@@ -196,15 +196,14 @@ std::vector<MergeExplanation> explain(const Differences& differences, const Adap
     explainer.attempt(Kind::subtracted, -1, "the update was subtracted",
                       scaled([](const Addition&) { return -1.0; }), near(-1));
     const bool is_rslora = adapter.config.use_rslora;
-    explainer.attempt(
-        Kind::rslora_ignored, 1,
-        is_rslora ? "alpha / r was used for rsLoRA's alpha / sqrt(r)"
-                  : "rsLoRA's alpha / sqrt(r) was used for alpha / r",
-        scaled([&](const Addition& addition) {
-          const double root = std::sqrt(static_cast<double>(rank_of(addition)));
-          return is_rslora ? 1 / root : root;
-        }),
-        [](double value) { return std::fabs(value - 1) > kNear && value > 0; });
+    explainer.attempt(Kind::rslora_ignored, 1,
+                      is_rslora ? "alpha / r was used for rsLoRA's alpha / sqrt(r)"
+                                : "rsLoRA's alpha / sqrt(r) was used for alpha / r",
+                      scaled([&](const Addition& addition) {
+                        const double root = std::sqrt(static_cast<double>(rank_of(addition)));
+                        return is_rslora ? 1 / root : root;
+                      }),
+                      [](double value) { return std::fabs(value - 1) > kNear && value > 0; });
     for (const double factor : explainer.suggested()) {
       if (explainer.is_done()) break;
       explainer.attempt(Kind::other_scale, factor, explainer.scale_text(factor),

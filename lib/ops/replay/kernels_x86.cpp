@@ -99,16 +99,17 @@ LORA_AVX512 void multiply_avx512(const float* left, std::int64_t rows, const Rig
       panel_avx512<kRows>(left + i * right.rank, right.rank, panel, width,
                           out + i * right.columns + j, right.columns);
     for (; i < rows; ++i)
-      panel_avx512<1>(left + i * right.rank, right.rank, panel, width,
-                      out + i * right.columns + j, right.columns);
+      panel_avx512<1>(left + i * right.rank, right.rank, panel, width, out + i * right.columns + j,
+                      right.columns);
   }
 }
 
 LORA_AVX2 void load_f16(const std::byte* stored, float* out, std::size_t n) {
   std::size_t i = 0;
   for (; i + 8 <= n; i += 8)
-    _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128(
-                                  reinterpret_cast<const __m128i*>(stored + 2 * i))));
+    _mm256_storeu_ps(
+        out + i,
+        _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(stored + 2 * i))));
   for (; i < n; ++i) {
     std::uint16_t bits;
     std::memcpy(&bits, stored + 2 * i, 2);

@@ -10,9 +10,9 @@ namespace {
 
 // Buffers that checkpoints in circulation hold and today's classes do not save.
 bool is_buffer(const std::string& name) {
-  constexpr std::array<std::string_view, 6> kEndings{
-      ".attn.bias",    ".attn.masked_bias", ".attention.bias", ".attention.masked_bias",
-      ".position_ids", ".rotary_emb.inv_freq"};
+  constexpr std::array<std::string_view, 6> kEndings{".attn.bias",      ".attn.masked_bias",
+                                                     ".attention.bias", ".attention.masked_bias",
+                                                     ".position_ids",   ".rotary_emb.inv_freq"};
   return std::any_of(kEndings.begin(), kEndings.end(),
                      [&](std::string_view ending) { return name.ends_with(ending); });
 }
@@ -46,7 +46,8 @@ class Planner {
   Plan run() {
     for (const auto& [name, tensor] : base_.tensors) target_of(name);
     for (const auto& [name, tensor] : adapter_.replacements) replace(name, tensor);
-    // PEFT merges in the order of the modules, where the embedding comes before the head tied to it.
+    // PEFT merges in the order of the modules, where the embedding comes before the head tied to
+    // it.
     for (const bool is_tied : {false, true})
       for (const LoraModule& module : adapter_.modules)
         if (merged_.aliases.contains(module.base_name) == is_tied) adapt(module);
@@ -96,8 +97,8 @@ class Planner {
   }
 
   void miss(const std::string& name) {
-    const bool is_other_class = architecture_of(base_) != architecture_of(merged_) &&
-                                !adapter_.replacements.contains(name);
+    const bool is_other_class =
+        architecture_of(base_) != architecture_of(merged_) && !adapter_.replacements.contains(name);
     auto& list = is_buffer(name) || is_other_class ? plan_.left_out : plan_.missing;
     if (std::find(list.begin(), list.end(), name) == list.end()) list.push_back(name);
   }
@@ -141,8 +142,7 @@ class Planner {
     if (target.module_path.empty()) target.module_path = module.module_path;
     if (module.magnitude) {
       target.magnitude = module.magnitude;
-      target.is_norm_by_column =
-          !blocks.empty() && blocks.front().additions.front().is_transposed;
+      target.is_norm_by_column = !blocks.empty() && blocks.front().additions.front().is_transposed;
     }
     if (target.blocks.empty()) {
       target.blocks = std::move(blocks);

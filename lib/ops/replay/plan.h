@@ -14,7 +14,7 @@ namespace lora::replay {
 
 /// Updates of several modules that meet in one matrix, because embedding and head are tied.
 struct SharedUpdate {
-  std::size_t target = 0;  ///< where all of them are added, as PEFT's merge does
+  std::size_t target = 0;            ///< where all of them are added, as PEFT's merge does
   std::vector<Target> alternatives;  ///< what else the matrix may hold: each module's update alone
   std::vector<std::string> modules;  ///< by alternative
   bool is_one_update = false;  ///< the head's factors are the embedding's (ensure_weight_tying)
@@ -22,17 +22,17 @@ struct SharedUpdate {
 };
 
 struct Plan {
-  std::vector<Target> targets;       ///< sorted by base_name
-  std::vector<std::string> missing;  ///< expected names that the merged checkpoint lacks
-  std::vector<std::string> left_out; ///< of these, buffers and heads that another class drops
-  std::vector<std::string> extra;    ///< names nothing explains
+  std::vector<Target> targets;        ///< sorted by base_name
+  std::vector<std::string> missing;   ///< expected names that the merged checkpoint lacks
+  std::vector<std::string> left_out;  ///< of these, buffers and heads that another class drops
+  std::vector<std::string> extra;     ///< names nothing explains
   std::vector<SharedUpdate> shared;
 };
 
 Plan make_plan(const Adapter& adapter, const Checkpoint& base, const Checkpoint& merged);
 
-/// The name under which a checkpoint stores `base_name`: itself, what it is tied to, or the one name
-/// that differs by a leading component ("transformer.h.0..." and "h.0..."). Empty: not there.
+/// The name under which a checkpoint stores `base_name`: itself, what it is tied to, or the one
+/// name that differs by a leading component ("transformer.h.0..." and "h.0..."). Empty: not there.
 std::string stored_name(const Checkpoint& checkpoint, const std::string& base_name);
 
 /// The additions of one module to the weight of `target`, block by block; sets the shape of the

@@ -60,16 +60,14 @@ class Pass {
       done += static_cast<std::uint64_t>(piece.rows * targets_[piece.target].columns);
       sinks.report(done, elements_, "replaying the merge");
     });
-    for (std::size_t i = 0; i < pieces_.size(); ++i)
-      outcomes[pieces_[i].target].sums.add(sums[i]);
+    for (std::size_t i = 0; i < pieces_.size(); ++i) outcomes[pieces_[i].target].sums.add(sums[i]);
     for (const std::size_t index : wanted_) conclude(index, outcomes[index]);
   }
 
  private:
   void add_target(std::size_t index) {
     const Target& target = targets_[index];
-    const std::size_t ways =
-        target.is_copy() ? 1 : roundings_of(target, rounds_factors_).size();
+    const std::size_t ways = target.is_copy() ? 1 : roundings_of(target, rounds_factors_).size();
     shared_[index].alive = ways == 0 ? 0U : (1U << ways) - 1U;
     if (ways == 0) return;
     const std::int64_t rows =
@@ -96,8 +94,8 @@ class Pass {
     });
     RowBlock block(target, shared.factors, ways, best_kernels());
     for (std::int64_t row = piece.first_row; row < piece.first_row + piece.rows;) {
-      const std::int64_t count = std::min(block.rows_at_once(row),
-                                          piece.first_row + piece.rows - row);
+      const std::int64_t count =
+          std::min(block.rows_at_once(row), piece.first_row + piece.rows - row);
       shared.alive &= block.check(row, count, shared.alive.load(), sums);
       row += count;
     }

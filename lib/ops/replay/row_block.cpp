@@ -93,7 +93,8 @@ void RowBlock::multiply(std::int64_t first, std::int64_t count) {
   for (std::size_t i = 0; i < n; ++i) {
     // The same product twice in a row (nn.MultiheadAttention's out_proj) is made once.
     const Addition& addition = block_->additions[i];
-    const bool repeats = i > 0 && block_->additions[i - 1].a.bytes.data() == addition.a.bytes.data() &&
+    const bool repeats = i > 0 &&
+                         block_->additions[i - 1].a.bytes.data() == addition.a.bytes.data() &&
                          block_->additions[i - 1].b.bytes.data() == addition.b.bytes.data() &&
                          block_->additions[i - 1].is_transposed == addition.is_transposed;
     updates_[i].resize(size(target_.columns));
@@ -140,8 +141,8 @@ void RowBlock::finish(std::int64_t row, const Rounding& way, float* values) {
     kernels_.round(way.compute, values, n);
   }
   if (const auto token = target_.token_of(row)) {
-    kernels_.load(target_.token_rows.dtype,
-                  row_bytes(target_.token_rows, *token, target_.columns), values, n);
+    kernels_.load(target_.token_rows.dtype, row_bytes(target_.token_rows, *token, target_.columns),
+                  values, n);
     kernels_.round(way.compute, values, n);
   }
   kernels_.round(target_.merged.dtype, values, n);

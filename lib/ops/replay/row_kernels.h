@@ -48,8 +48,7 @@ LORA_ROW_KERNEL bool equal(const float* a, const float* b, std::size_t n) {
   for (std::size_t i = 0; i < n; ++i) {
     const auto x = std::bit_cast<std::uint32_t>(a[i]);
     const auto y = std::bit_cast<std::uint32_t>(b[i]);
-    const bool both_nan =
-        ((x & 0x7FFFFFFFU) > 0x7F800000U) & ((y & 0x7FFFFFFFU) > 0x7F800000U);
+    const bool both_nan = ((x & 0x7FFFFFFFU) > 0x7F800000U) & ((y & 0x7FFFFFFFU) > 0x7F800000U);
     different |= both_nan ? 0U : x ^ y;
   }
   return different == 0;

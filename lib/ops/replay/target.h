@@ -52,9 +52,9 @@ struct Target {
 
 /// Arithmetic of one way to merge.
 struct Rounding {
-  DType compute = DType::f32;  ///< dtype of the weight while merging
-  bool rounds_update = false;  ///< safe_merge: the update is rounded to it first
-  bool rounds_factors = false; ///< the adapter was held in it
+  DType compute = DType::f32;   ///< dtype of the weight while merging
+  bool rounds_update = false;   ///< safe_merge: the update is rounded to it first
+  bool rounds_factors = false;  ///< the adapter was held in it
 };
 
 /// The ways a target may have been merged, the likeliest first; none for dtypes other than F32,

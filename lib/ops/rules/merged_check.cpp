@@ -3,11 +3,10 @@
 namespace lora::rules {
 namespace {
 
-constexpr MergeProof kAll[] = {MergeProof::merge,        MergeProof::safe_merge,
-                               MergeProof::held_low,     MergeProof::one_ulp,
-                               MergeProof::saved,        MergeProof::unchanged,
-                               MergeProof::differs,      MergeProof::missing,
-                               MergeProof::not_replayed};
+constexpr MergeProof kAll[] = {
+    MergeProof::merge,   MergeProof::safe_merge, MergeProof::held_low,
+    MergeProof::one_ulp, MergeProof::saved,      MergeProof::unchanged,
+    MergeProof::differs, MergeProof::missing,    MergeProof::not_replayed};
 
 std::string counts_of(const MergedReport& merged) {
   std::string text = std::to_string(merged.tensors.size()) + " tensors";

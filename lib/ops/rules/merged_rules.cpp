@@ -54,9 +54,8 @@ bool is_updated(const MergedTensor& tensor) {
 }
 
 void not_reproduced(const Subject& subject, Report& report) {
-  const auto unknown = select(subject, [](const MergedTensor& tensor) {
-    return tensor.proof == MergeProof::not_replayed;
-  });
+  const auto unknown = select(
+      subject, [](const MergedTensor& tensor) { return tensor.proof == MergeProof::not_replayed; });
   if (!unknown.empty()) {
     Report::About first = about(*unknown.front());
     first.severity = Severity::note;
@@ -107,13 +106,14 @@ void adapter_keys(const Subject& subject, Report& report) {
   if (!subject.merged) return;
   const MergedReport& merged = *subject.merged;
   if (!merged.adapter_keys.empty())
-    report.add(number(static_cast<std::int64_t>(merged.adapter_keys.size())) +
-                   " names in the merged checkpoint are an adapter's: " +
-                   join_some(merged.adapter_keys),
-               {.tensor = merged.adapter_keys.front(), .module = {}, .hint = {}, .severity = {}});
+    report.add(
+        number(static_cast<std::int64_t>(merged.adapter_keys.size())) +
+            " names in the merged checkpoint are an adapter's: " + join_some(merged.adapter_keys),
+        {.tensor = merged.adapter_keys.front(), .module = {}, .hint = {}, .severity = {}});
   if (merged.has_adapter_config)
-    report.add("adapter_config.json is in the merged directory: loaders will apply the adapter "
-               "again, or take the directory for an adapter");
+    report.add(
+        "adapter_config.json is in the merged directory: loaders will apply the adapter "
+        "again, or take the directory for an adapter");
 }
 
 void saved_modules_dropped(const Subject& subject, Report& report) {
@@ -142,16 +142,19 @@ void rounding_loss(const Subject& subject, Report& report) {
   auto updated = select(subject, [](const MergedTensor& tensor) {
     return is_updated(tensor) && tensor.fitted.has_value();
   });
-  std::stable_sort(updated.begin(), updated.end(), [](const auto* a, const auto* b) {
-    return a->survived < b->survived;
-  });
+  std::stable_sort(updated.begin(), updated.end(),
+                   [](const auto* a, const auto* b) { return a->survived < b->survived; });
   std::vector<std::string> worst;
   for (const MergedTensor* tensor : updated)
     worst.push_back(tensor->base_name + " " + figure(100 * tensor->survived) + " %");
   const bool is_lossy = merged.survived < kLossySurvival;
-  report.add(figure(100 * merged.survived) + " % of the update's energy is in weights that changed "
-                 "at all (" + figure(100 * merged.changed) + " % of them did; cosine of found and "
-                 "intended change " + figure(merged.cosine) + "), least in " + join_some(worst, 3),
+  report.add(figure(100 * merged.survived) +
+                 " % of the update's energy is in weights that changed "
+                 "at all (" +
+                 figure(100 * merged.changed) +
+                 " % of them did; cosine of found and "
+                 "intended change " +
+                 figure(merged.cosine) + "), least in " + join_some(worst, 3),
              {.tensor = updated.front()->base_name,
               .module = updated.front()->module_path,
               .hint = is_lossy ? "" : "nothing, or merge into F32",

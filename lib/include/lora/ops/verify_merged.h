@@ -1,7 +1,7 @@
 // verify --merged: is this checkpoint base + adapter?
 //
-// PEFT's merge is fixed rounding arithmetic: D = s * (B . A) in f32, W + D rounded into the dtype of
-// the weight. It is replayed element by element. Where the replay gives the merged bits, that is
+// PEFT's merge is fixed rounding arithmetic: D = s * (B . A) in f32, W + D rounded into the dtype
+// of the weight. It is replayed element by element. Where the replay gives the merged bits, that is
 // proof of the merge and of how it was made; where it does not (another processor summed in another
 // order), every element must lie within one ulp of the float64 W + s * B . A.
 #pragma once
@@ -50,26 +50,26 @@ struct MergedTensor {
   /// Least squares: the multiple of the expected update that explains M - W best; 1 for a right
   /// merge. Only where the update is not zero.
   std::optional<double> fitted;
-  double cosine = 0;    ///< of M - W and the intended update
-  double survived = 0;  ///< share of the update's energy in elements that changed at all
-  double changed = 0;   ///< share of the elements that changed
+  double cosine = 0;             ///< of M - W and the intended update
+  double survived = 0;           ///< share of the update's energy in elements that changed at all
+  double changed = 0;            ///< share of the elements that changed
   bool is_from_adapter = false;  ///< should hold the adapter's own copy, or rows of it
   bool holds_base = false;       ///< differs, from the adapter: the base's value is there instead
-  std::string note;     ///< not_replayed: why; else a remark, usually empty
+  std::string note;              ///< not_replayed: why; else a remark, usually empty
 };
 
 /// How a merge that is not the expected one was made, as far as the bits tell.
 struct MergeExplanation {
   enum class Kind {
-    none,           ///< nothing tried explains it
-    not_applied,    ///< the weights are the base's
+    none,         ///< nothing tried explains it
+    not_applied,  ///< the weights are the base's
     applied_twice,
     subtracted,
-    other_scale,    ///< `factor` times the expected scaling, in every tensor that differs
-    rslora_ignored, ///< alpha/r where alpha/sqrt(r) was meant, or the reverse
-    transposed,     ///< the update was added transposed
-    other_adapter,  ///< `adapter` is the one that fits
-    other_base,     ///< tensors that no adapter touches differ as well
+    other_scale,     ///< `factor` times the expected scaling, in every tensor that differs
+    rslora_ignored,  ///< alpha/r where alpha/sqrt(r) was meant, or the reverse
+    transposed,      ///< the update was added transposed
+    other_adapter,   ///< `adapter` is the one that fits
+    other_base,      ///< tensors that no adapter touches differ as well
   };
   Kind kind = Kind::none;
   double factor = 1;
@@ -82,17 +82,17 @@ struct MergedReport {
   std::filesystem::path path;
   std::string problem;  ///< why the checkpoint could not be opened; empty otherwise
   bool is_index_problem = false;
-  std::vector<MergedTensor> tensors;       ///< every expected tensor, sorted by base_name
+  std::vector<MergedTensor> tensors;  ///< every expected tensor, sorted by base_name
   std::vector<std::string> left_out;  ///< missing buffers, and heads where the class is another one
-  std::vector<std::string> extra;          ///< names that neither base nor adapter explains
-  std::vector<std::string> adapter_keys;   ///< names of adapter tensors or wrapped modules
-  bool has_adapter_config = false;         ///< adapter_config.json inside the merged directory
-  std::optional<std::string> total_size;   ///< the index's, where it is wrong
-  std::uint64_t total_bytes = 0;           ///< of the tensors' data
+  std::vector<std::string> extra;     ///< names that neither base nor adapter explains
+  std::vector<std::string> adapter_keys;  ///< names of adapter tensors or wrapped modules
+  bool has_adapter_config = false;        ///< adapter_config.json inside the merged directory
+  std::optional<std::string> total_size;  ///< the index's, where it is wrong
+  std::uint64_t total_bytes = 0;          ///< of the tensors' data
   std::vector<MergeExplanation> explanations;
-  std::vector<std::string> shared;         ///< what PEFT's merge did to tied matrices, one line each
+  std::vector<std::string> shared;  ///< what PEFT's merge did to tied matrices, one line each
   double survived = 0, cosine = 0, changed = 0;  ///< over all updated tensors
-  bool has_update = false;                 ///< at least one tensor got LoRA factors
+  bool has_update = false;                       ///< at least one tensor got LoRA factors
 
   std::int64_t count(MergeProof proof) const;
   /// Every tensor was shown to hold what it should, and none is missing or left over.
@@ -105,8 +105,8 @@ struct MergedOptions {
   Sinks sinks;
 };
 
-/// Replays the merge of `adapter` into `base` and compares with `merged`. Streams: memory is that of
-/// a few row blocks for each thread and the factors of the modules in work. Throws
+/// Replays the merge of `adapter` into `base` and compares with `merged`. Streams: memory is that
+/// of a few row blocks for each thread and the factors of the modules in work. Throws
 /// Error(interrupted).
 MergedReport compare_merged(const Adapter& adapter, const Checkpoint& base,
                             const Checkpoint& merged, const MergedOptions& options);
