@@ -74,8 +74,7 @@ void inspect_adapter(const InspectOptions& options, InspectReport& report) {
   report.container = container_of({adapter.weights_path});
   count_tensors(adapter.tensors, report);
   if (options.with_statistics)
-    report.modules = module_figures(adapter, tensor_figures(adapter.tensors, options.threads),
-                                    nullptr, options.threads);
+    report.modules = adapter_figures(adapter, nullptr, options.threads, {}).modules;
   report.groups = group_modules(adapter, report.modules);
   report.manifest = read_manifest(adapter.directory());
   if (report.manifest && report.manifest->base_root)

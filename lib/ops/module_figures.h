@@ -1,4 +1,4 @@
-// The key figures of an adapter's modules, computed on all threads.
+// The key figures of an adapter: one pass over its bytes, on all threads.
 #pragma once
 
 #include <map>
@@ -13,12 +13,16 @@ struct Checkpoint;
 
 using TensorFigures = std::map<std::string, TensorStatistics>;
 
-/// Statistics of every float tensor, by peft_key.
-TensorFigures tensor_figures(const TensorMap& tensors, int threads);
+struct AdapterFigures {
+  TensorFigures tensors;               ///< every float tensor, by peft_key
+  std::vector<ModuleFigures> modules;  ///< in the adapter's order
+};
 
-/// One row a module, in the adapter's order, with the statistics of its factors taken from
-/// `tensors`; `base` (may be null) adds the weight's mean and norm.
-std::vector<ModuleFigures> module_figures(const Adapter& adapter, const TensorFigures& tensors,
-                                          const Checkpoint* base, int threads);
+/// Reads every value once: tensor statistics and the products behind the updates' figures come from
+/// the same reading. `base` (may be null) adds mean and norm of the targeted weights. Pages of
+/// mapped files are dropped behind the pass, so own memory stays below what a few modules need.
+/// The result does not depend on `threads`. Throws Error(interrupted).
+AdapterFigures adapter_figures(const Adapter& adapter, const Checkpoint* base, int threads,
+                               const Sinks& sinks);
 
 }  // namespace lora

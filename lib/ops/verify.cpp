@@ -117,8 +117,10 @@ class Verification {
   }
 
   void measure() {
-    tensors_ = tensor_figures(report_.adapter->tensors, options_.threads);
-    report_.modules = module_figures(*report_.adapter, tensors_, options_.base, options_.threads);
+    AdapterFigures figures =
+        adapter_figures(*report_.adapter, options_.base, options_.threads, options_.sinks);
+    tensors_ = std::move(figures.tensors);
+    report_.modules = std::move(figures.modules);
   }
 
   void compare_with_merged() {

@@ -1,5 +1,8 @@
 #include "lora/ops/diff.h"
 
+#include <cmath>
+#include <limits>
+
 #include "lora/format/safetensors.h"
 #include "support/sample_adapter.h"
 #include "support/testing.h"
@@ -115,4 +118,219 @@ TEST_CASE("checkpoints: a tied and an untied head with the same values are equal
   const Checkpoint untied =
       checkpoint_of({{"model.embed_tokens.weight", embedding}, {"lm_head.weight", embedding}});
   REQUIRE(diff(tied, untied, {}).is_equal());
+}
+
+TEST_CASE("fields that change the computation are told from those that only training reads") {
+  AdapterConfig other = sample_config();
+  other.use_rslora = true;
+  other.dropout = 0.1;
+  other.init_lora_weights = "gaussian";
+  const auto fields = diff(adapter_with(sample_config(), sample_tensors()),
+                           adapter_with(other, sample_tensors()), {})
+                          .fields;
+  REQUIRE(fields.size() == 3);
+  REQUIRE(fields[0].field == "init_lora_weights");
+  REQUIRE(fields[0].effect.empty());
+  REQUIRE(fields[1].field == "lora_dropout");
+  REQUIRE(fields[1].effect.empty());
+  REQUIRE(fields[2].field == "use_rslora");
+  REQUIRE(fields[2].effect.find("scaling") != std::string::npos);
+  other.init_lora_weights = "pissa";
+  REQUIRE(!diff(adapter_with(sample_config(), sample_tensors()),
+                adapter_with(other, sample_tensors()), {})
+               .fields[0]
+               .effect.empty());
+}
+
+TEST_CASE("differences add up by leaf, by layer and in heat maps") {
+  AdapterConfig config = sample_config();
+  config.target_modules = std::vector<std::string>{"q", "v"};
+  TensorMap a;
+  for (const char* path : {"h.0.q", "h.0.v", "h.10.q", "h.2.q"}) {
+    const std::string stem = std::string("base_model.model.") + path;
+    a[stem + ".lora_A.weight"] = normal_tensor(stem + "a", {4, 12});
+    a[stem + ".lora_B.weight"] = normal_tensor(stem + "b", {12, 4});
+  }
+  TensorMap b = a;
+  b["base_model.model.h.10.q.lora_B.weight"] = normal_tensor("other", {12, 4});
+  const AdapterDiff result = diff(adapter_with(config, a), adapter_with(config, b), {});
+  REQUIRE(result.by_leaf.size() == 2);
+  REQUIRE(result.by_leaf[0].name == "q");
+  REQUIRE(result.by_leaf[0].modules == 3);
+  REQUIRE(result.by_leaf[0].changed == 1);
+  REQUIRE(result.by_leaf[1].difference == 0);
+  REQUIRE(result.by_layer.size() == 3);
+  REQUIRE(result.by_layer[1].name == "2");
+  REQUIRE(result.by_layer[2].relative == Approx(result.modules[2].distance.relative));
+  REQUIRE(result.relative_map.rows == std::vector<std::string>{"0", "2", "10"});
+  REQUIRE(result.relative_map.columns == std::vector<std::string>{"q", "v"});
+  REQUIRE(result.relative_map.values[4] == Approx(result.modules[2].distance.relative));
+  REQUIRE(std::isnan(result.relative_map.values[5]));
+  REQUIRE(result.total_norm_a > result.by_leaf[0].norm_a);
+}
+
+TEST_CASE("checkpoints: steps are counted in the coarser dtype") {
+  const std::vector<float> a{1.0F, 1.0F, -1.0F, 0.0F, 2.0F};
+  std::vector<float> b = a;
+  b[1] = std::nextafter(std::nextafter(1.0F, 2.0F), 2.0F);
+  b[2] = -1.0F - 0x1p-7F;
+  b[3] = -0.0F;
+  const Tensor left = Tensor::from_f32({5}, a);
+  const Tensor right = Tensor::from_f32({5}, b);
+  const TensorDifference f32 =
+      diff(checkpoint_of({{"x", left}}), checkpoint_of({{"x", right}}), {}).changed[0];
+  REQUIRE(f32.ulps.dtype == "F32");
+  REQUIRE(f32.ulps.counts[0] == 3);
+  REQUIRE(f32.ulps.counts[2] == 1);   // two steps
+  REQUIRE(f32.ulps.counts[17] == 1);  // 2^16 steps
+  REQUIRE(f32.changed_elements == 2);
+  for (const Tensor& rounded :
+       {right.cast(DType::bf16), right.cast(DType::bf16).cast(DType::f16)}) {
+    const TensorDifference mixed =
+        diff(checkpoint_of({{"x", left.cast(DType::bf16)}}), checkpoint_of({{"x", rounded}}), {})
+            .changed[0];
+    REQUIRE(mixed.ulps.dtype == "BF16");
+    REQUIRE(mixed.ulps.counts[0] == 4);
+    REQUIRE(mixed.ulps.counts[1] == 1);
+  }
+  const TensorDifference f16 = diff(checkpoint_of({{"x", left.cast(DType::f16)}}),
+                                    checkpoint_of({{"x", right.cast(DType::f16)}}), {})
+                                   .changed[0];
+  REQUIRE(f16.ulps.counts[4] == 1);  // 8 steps of 2^-10
+}
+
+TEST_CASE("checkpoints: values that are not finite are counted and leave the norms finite") {
+  std::vector<float> values(40, 1.0F);
+  const Tensor left = Tensor::from_f32({40}, values);
+  values[3] = std::numeric_limits<float>::quiet_NaN();
+  values[4] = std::numeric_limits<float>::infinity();
+  values[5] = 3;
+  const TensorDifference difference =
+      diff(checkpoint_of({{"x", left}}), checkpoint_of({{"x", Tensor::from_f32({40}, values)}}), {})
+          .changed[0];
+  REQUIRE(difference.non_finite_b == 2);
+  REQUIRE(difference.non_finite_a == 0);
+  REQUIRE(difference.ulps.not_comparable == 1);
+  REQUIRE(difference.changed_elements == 3);
+  REQUIRE(difference.difference == 2);
+  REQUIRE(std::isinf(difference.max_absolute));
+}
+
+TEST_CASE("checkpoints: tensors add up to blocks in natural order") {
+  TensorMap a;
+  for (const char* name : {"h.10.w", "h.9.w", "h.9.v", "embed.weight"})
+    a[name] = normal_tensor(name, {3, 4});
+  TensorMap b = a;
+  b["h.9.v"] = normal_tensor("new", {3, 4});
+  const CheckpointDiff result = diff(checkpoint_of(a), checkpoint_of(b), {});
+  REQUIRE(result.blocks.size() == 3);
+  REQUIRE(result.blocks[0].name == "embed");
+  REQUIRE(result.blocks[1].name == "h.9");
+  REQUIRE(result.blocks[1].tensors == 2);
+  REQUIRE(result.blocks[1].changed == 1);
+  REQUIRE(result.blocks[2].name == "h.10");
+  REQUIRE(result.blocks[2].changed == 0);
+}
+
+namespace {
+
+// W + scale * B . A of rank 5, rounded to `dtype`.
+Tensor merged(const Tensor& weight, double scale, DType dtype) {
+  const std::vector<float> a = normal_tensor("a", {5, 90}).to_f32();
+  const std::vector<float> b = normal_tensor("b", {120, 5}).to_f32();
+  std::vector<float> values = weight.to_f32();
+  for (std::size_t o = 0; o < 120; ++o)
+    for (std::size_t i = 0; i < 90; ++i)
+      for (std::size_t r = 0; r < 5; ++r)
+        values[o * 90 + i] += static_cast<float>(scale * b[o * 5 + r] * a[r * 90 + i]);
+  return Tensor::from_f32({120, 90}, values).cast(dtype);
+}
+
+}  // namespace
+
+TEST_CASE("checkpoints: a merged LoRA is of its rank, in any dtype, a full change is not") {
+  const Tensor weight = normal_tensor("w", {120, 90}, 0.05).cast(DType::bf16);
+  const auto rank_of = [&](const Tensor& tuned) {
+    return diff(checkpoint_of({{"x", weight}}), checkpoint_of({{"x", tuned}}), {})
+        .changed[0]
+        .rank.value();
+  };
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const DifferenceRank rank = rank_of(merged(weight, 0.01, dtype));
+    INFO(to_string(dtype));
+    REQUIRE(rank.rank == 5);
+    REQUIRE(rank.is_low_rank);
+    REQUIRE(!rank.is_lower_bound);
+    REQUIRE(rank.residual < 1.5 * rank.rounding + 1e-6);
+  }
+  const DifferenceRank full = rank_of(normal_tensor("other", {120, 90}, 0.05));
+  REQUIRE(full.rank == 90);
+  REQUIRE(!full.is_low_rank);
+  CheckpointDiffOptions none;
+  none.rank_elements = 0;
+  REQUIRE(!diff(checkpoint_of({{"x", weight}}),
+                checkpoint_of({{"x", merged(weight, 0.01, DType::f32)}}), none)
+               .changed[0]
+               .rank);
+}
+
+TEST_CASE("checkpoints: ranks above the limit are a lower bound") {
+  CheckpointDiffOptions options;
+  options.largest_rank = 16;
+  const DifferenceRank rank = diff(checkpoint_of({{"x", normal_tensor("x", {90, 80})}}),
+                                   checkpoint_of({{"x", normal_tensor("y", {90, 80})}}), options)
+                                  .changed[0]
+                                  .rank.value();
+  REQUIRE(rank.is_lower_bound);
+  REQUIRE(rank.rank == 24);
+}
+
+TEST_CASE("checkpoints: the result does not depend on the number of threads") {
+  const Checkpoint a = checkpoint_of({{"x", normal_tensor("x", {300, 70})}});
+  const Checkpoint b = checkpoint_of({{"x", normal_tensor("y", {300, 70})}});
+  CheckpointDiffOptions one, four;
+  one.threads = 1;
+  four.threads = 4;
+  REQUIRE(diff(a, b, one).changed[0].difference == diff(a, b, four).changed[0].difference);
+}
+
+TEST_CASE("an adapter against a tuned checkpoint: merged, scaled, and with more changed") {
+  TempDir directory;
+  const Checkpoint base = sample_base(directory / "base");
+  const Adapter adapter = adapter_with(sample_config(), sample_tensors());
+  Checkpoint tuned = checkpoint_of(base.tensors);
+  for (const LoraModule& module : adapter.modules) {
+    const std::vector<float> a = module.a.to_f32();
+    const std::vector<float> b = module.b.to_f32();
+    Tensor& weight = tuned.tensors.at(module.base_name);
+    std::vector<float> values = weight.to_f32();
+    const auto width = static_cast<std::size_t>(module.a.shape[1]);
+    for (std::size_t o = 0; o < values.size() / width; ++o)
+      for (std::size_t i = 0; i < width; ++i)
+        for (std::size_t r = 0; r < 4; ++r)
+          values[o * width + i] +=
+              static_cast<float>(module.scaling * b[o * 4 + r] * a[r * width + i]);
+    weight = Tensor::from_f32(weight.shape, values);
+  }
+  const TunedDiff same = diff(adapter, base, tuned, {});
+  REQUIRE(same.is_equal());
+  REQUIRE(same.modules.size() == 2);
+  REQUIRE(same.best_scale == Approx(1).epsilon(1e-5));
+  REQUIRE(same.cosine == Approx(1).epsilon(1e-9));
+
+  AdapterConfig twice = sample_config();
+  twice.alpha = 16;
+  const TunedDiff scaled = diff(adapter_with(twice, sample_tensors()), base, tuned, {});
+  REQUIRE(!scaled.is_equal());
+  REQUIRE(scaled.modules[0].best_scale == Approx(0.5).epsilon(1e-5));
+  REQUIRE(scaled.modules[0].relative == Approx(0.5).epsilon(1e-5));
+  REQUIRE(scaled.modules[0].relative_at_best < 1e-5);
+
+  tuned.tensors["fc1.bias"] = normal_tensor("changed", {20});
+  tuned.tensors.erase("fc2.weight");
+  const TunedDiff other = diff(adapter, base, tuned, {});
+  REQUIRE(!other.is_equal());
+  REQUIRE(other.changed_elsewhere == std::vector<std::string>{"fc1.bias"});
+  REQUIRE(other.only_in_base == std::vector<std::string>{"fc2.weight"});
+  REQUIRE(other.modules[1].not_compared.find("fc2.weight") != std::string::npos);
 }

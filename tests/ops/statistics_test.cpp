@@ -148,3 +148,152 @@ TEST_CASE("statistics of integers are refused") {
   require_error(ErrorKind::unsupported, "I64",
                 [&] { statistics_of(Tensor::from_i64({2}, values)); });
 }
+
+TEST_CASE("statistics count zero rows, the zero tail and denormals of the dtype") {
+  std::vector<float> values(8 * 6, 1.0F);
+  for (const std::size_t row : {1, 6, 7})
+    for (std::size_t i = 0; i < 6; ++i) values[row * 6 + i] = 0;
+  values[3] = 1e-40F;
+  const TensorStatistics statistics = statistics_of(Tensor::from_f32({8, 6}, values));
+  REQUIRE(statistics.rows == 8);
+  REQUIRE(statistics.zero_rows == 3);
+  REQUIRE(statistics.zero_tail_rows == 2);
+  REQUIRE(statistics.denormal_count == 1);
+  REQUIRE(!statistics.is_all_zero);
+  const std::vector<float> small{1e-5F, 1.0F};
+  REQUIRE(statistics_of(Tensor::from_f32({2}, small).cast(DType::f16)).denormal_count == 1);
+  REQUIRE(statistics_of(Tensor::from_f32({2}, small).cast(DType::bf16)).denormal_count == 0);
+}
+
+TEST_CASE("a negative zero is zero, a NaN is not") {
+  std::vector<float> values(4, -0.0F);
+  REQUIRE(statistics_of(Tensor::from_f32({2, 2}, values)).is_all_zero);
+  values[3] = std::numeric_limits<float>::quiet_NaN();
+  const TensorStatistics statistics = statistics_of(Tensor::from_f32({2, 2}, values));
+  REQUIRE(!statistics.is_all_zero);
+  REQUIRE(statistics.zero_rows == 1);
+}
+
+TEST_CASE("statistics of all dtypes equal a recomputation in f64, far from zero too") {
+  std::vector<float> values = normal_tensor("far", {31, 333}).to_f32();
+  for (float& value : values) value = 1000 + value;
+  for (const DType dtype : {DType::f32, DType::f64, DType::bf16, DType::f16}) {
+    const Tensor tensor = Tensor::from_f32({31, 333}, values).cast(dtype);
+    const std::vector<double> exact = tensor.to_f64();
+    const Eigen::Map<const Eigen::VectorXd> v(exact.data(), 31 * 333);
+    const TensorStatistics statistics = statistics_of(tensor);
+    REQUIRE(statistics.mean == Approx(v.mean()).epsilon(1e-12));
+    REQUIRE(statistics.norm == Approx(v.norm()).epsilon(1e-12));
+    REQUIRE(
+        statistics.std ==
+        Approx(std::sqrt((v.array() - v.mean()).square().sum() / (31 * 333 - 1))).epsilon(1e-9));
+    REQUIRE(statistics.min == v.minCoeff());
+    REQUIRE(statistics.max == v.maxCoeff());
+  }
+}
+
+TEST_CASE("figures of large factors equal the dense recomputation to 1e-6 and better") {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    LoraModule module = module_of(normal_tensor("a", {16, 700}).cast(dtype),
+                                  normal_tensor("b", {600, 16}, 0.01).cast(dtype), 2);
+    // A spread of scales over the rank rows, as trained factors have.
+    std::vector<float> b = module.b.to_f32();
+    for (std::size_t i = 0; i < b.size(); ++i)
+      b[i] *= static_cast<float>(std::pow(0.5, static_cast<double>(i % 16)));
+    module.b = Tensor::from_f32({600, 16}, b).cast(dtype);
+    const Eigen::MatrixXd delta = dense(module);
+    const Eigen::VectorXd sigma = Eigen::BDCSVD<Eigen::MatrixXd>(delta).singularValues().head(16);
+    const UpdateStatistics statistics = update_statistics(module);
+    REQUIRE(statistics.norm == Approx(delta.norm()).epsilon(1e-12));
+    REQUIRE(statistics.mean == Approx(delta.mean()).margin(1e-12));
+    for (std::size_t i = 0; i < 16; ++i)
+      REQUIRE(statistics.singular_values[i] ==
+              Approx(sigma(static_cast<Eigen::Index>(i))).epsilon(1e-6));
+    const double share = sigma(0) * sigma(0) / delta.squaredNorm();
+    REQUIRE(statistics.concentration == Approx(share).epsilon(1e-9));
+    REQUIRE(statistics.dead_rank_rows.empty());
+    REQUIRE(statistics.duplicate_rank_rows.empty());
+  }
+}
+
+TEST_CASE("dead and duplicate rank rows are named, a subtracted start is neither") {
+  std::vector<float> a = normal_tensor("a", {4, 30}).to_f32();
+  std::vector<float> b = normal_tensor("b", {25, 4}).to_f32();
+  for (std::size_t i = 0; i < 30; ++i) a[3 * 30 + i] = -2 * a[30 + i];  // row 3 = -2 row 1
+  for (std::size_t o = 0; o < 25; ++o) b[o * 4 + 3] = -b[o * 4 + 1];
+  for (std::size_t o = 0; o < 25; ++o) b[o * 4 + 2] = 0;
+  const auto figures = [&] {
+    return update_statistics(
+        module_of(Tensor::from_f32({4, 30}, a), Tensor::from_f32({25, 4}, b), 1));
+  };
+  REQUIRE(figures().dead_rank_rows == std::vector<std::int64_t>{2});
+  REQUIRE(figures().duplicate_rank_rows ==
+          std::vector<std::pair<std::int64_t, std::int64_t>>{{1, 3}});
+  // B opposes: the difference to a stored start, as PEFT converts PiSSA adapters.
+  for (std::size_t o = 0; o < 25; ++o) b[o * 4 + 3] = 0.5F * b[o * 4 + 1];
+  REQUIRE(figures().duplicate_rank_rows.empty());
+}
+
+TEST_CASE("products that cancel are a zero update") {
+  std::vector<float> a = normal_tensor("a", {2, 40}).to_f32();
+  std::vector<float> b = normal_tensor("b", {30, 2}).to_f32();
+  a.insert(a.end(), a.begin(), a.end());
+  std::vector<float> both;
+  for (std::size_t o = 0; o < 30; ++o)
+    for (const float sign : {1.0F, -1.0F})
+      for (std::size_t r = 0; r < 2; ++r) both.push_back(sign * b[o * 2 + r]);
+  const UpdateStatistics statistics = update_statistics(
+      module_of(Tensor::from_f32({4, 40}, a), Tensor::from_f32({30, 4}, both), 1));
+  REQUIRE(statistics.norm == 0);
+  REQUIRE(statistics.singular_values == std::vector<double>(4, 0.0));
+}
+
+TEST_CASE("principal angles of both sides are those of the singular vectors") {
+  // Outputs in the planes (e0, e1) and (e0, cos t e1 + sin t e2); inputs equal and orthogonal.
+  const double t = 0.5;
+  std::vector<float> b1(6 * 2, 0.0F), b2(6 * 2, 0.0F), a1(2 * 6, 0.0F), a2(2 * 6, 0.0F);
+  b1[0 * 2 + 0] = 1, b1[1 * 2 + 1] = 1;
+  b2[0 * 2 + 0] = 1;
+  b2[1 * 2 + 1] = static_cast<float>(std::cos(t));
+  b2[2 * 2 + 1] = static_cast<float>(std::sin(t));
+  a1[0] = 3, a1[6 + 1] = 2;
+  a2[0] = 1, a2[6 + 4] = 2;
+  const UpdateDistance distance =
+      update_distance(module_of(Tensor::from_f32({2, 6}, a1), Tensor::from_f32({6, 2}, b1), 1),
+                      module_of(Tensor::from_f32({2, 6}, a2), Tensor::from_f32({6, 2}, b2), 1));
+  REQUIRE(distance.column_angles.size() == 2);
+  REQUIRE(distance.column_angles[0] == 0);
+  REQUIRE(distance.column_angles[1] == Approx(t * 180 / 3.14159265358979).epsilon(1e-6));
+  REQUIRE(distance.row_angles[0] == 0);
+  REQUIRE(distance.row_angles[1] == Approx(90));
+  REQUIRE(distance.singular_values_a == std::vector<double>{3, 2});
+}
+
+TEST_CASE("a scaled update has that scale as its best scale") {
+  const LoraModule module = module_of(normal_tensor("a", {4, 30}), normal_tensor("b", {25, 4}), 2);
+  LoraModule scaled = module;
+  scaled.scaling = 0.5;
+  REQUIRE(update_distance(module, scaled).best_scale == Approx(0.25));
+  REQUIRE(update_distance(module, scaled).relative == Approx(0.75));
+}
+
+TEST_CASE("distances of ranks above a dimension are those of the materialised updates") {
+  const LoraModule first = module_of(normal_tensor("a", {9, 5}), normal_tensor("b", {6, 9}), 1);
+  const LoraModule second = module_of(normal_tensor("c", {2, 5}), normal_tensor("d", {6, 2}), 1);
+  const UpdateDistance distance = update_distance(first, second);
+  REQUIRE(distance.difference == Approx((dense(first) - dense(second)).norm()).epsilon(1e-12));
+  REQUIRE(distance.column_angles.size() == 2);
+}
+
+TEST_CASE("distances of updates with NaN are NaN, of other shapes refused") {
+  LoraModule broken = module_of(normal_tensor("a", {2, 9}), normal_tensor("b", {9, 2}), 1);
+  const LoraModule sound = broken;
+  std::vector<float> values = broken.a.to_f32();
+  values[0] = std::numeric_limits<float>::quiet_NaN();
+  broken.a = Tensor::from_f32({2, 9}, values);
+  REQUIRE(std::isnan(update_distance(sound, broken).difference));
+  REQUIRE(update_statistics(broken).norm == 0);
+  require_error(ErrorKind::incompatible, "different shapes", [&] {
+    update_distance(sound, module_of(normal_tensor("a", {2, 8}), normal_tensor("b", {9, 2}), 1));
+  });
+}

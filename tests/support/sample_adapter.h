@@ -49,7 +49,7 @@ inline AdapterConfig sample_config() {
 inline TensorMap sample_tensors(std::uint64_t seed = 1) {
   TensorMap tensors;
   const auto add = [&](const std::string& key, std::vector<std::int64_t> shape) {
-    tensors[key] = normal_tensor(key, std::move(shape), 0.3, seed);
+    tensors[key] = normal_tensor(key, std::move(shape), 0.1, seed);
   };
   add("base_model.model.fc1.lora_A.weight", {4, 10});
   add("base_model.model.fc1.lora_B.weight", {20, 4});

@@ -1,4 +1,5 @@
 #include <cmath>
+#include <map>
 
 #include "lora/base/parallel.h"
 #include "lora/base/tensor_digest.h"
@@ -17,19 +18,53 @@ void non_finite(const Subject& subject, Report& report) {
   }
 }
 
+bool adds_bias(const LoraModule& module) {
+  return module.bias && !statistics_of(*module.bias).is_all_zero;
+}
+
 void no_op(const Subject& subject, Report& report) {
-  std::vector<std::string> inert;
-  for (const ModuleFigures& module : subject.modules)
-    if (module.update.norm == 0 && module.a.first_non_finite < 0 && module.b.first_non_finite < 0)
-      inert.push_back(module.module_path);
+  std::vector<std::string> inert, directions;
+  std::map<std::string, std::int64_t> reasons;
+  for (std::size_t i = 0; i < subject.modules.size(); ++i) {
+    const ModuleFigures& figures = subject.modules[i];
+    const LoraModule& module = subject.adapter.modules[i];
+    if (figures.update.norm != 0 || figures.a.first_non_finite >= 0 ||
+        figures.b.first_non_finite >= 0 || adds_bias(module))
+      continue;
+    if (module.magnitude) {
+      directions.push_back(module.module_path);
+      continue;
+    }
+    inert.push_back(module.module_path);
+    reasons[module.scaling == 0     ? "lora_alpha is 0"
+            : figures.b.is_all_zero ? "B is zero"
+            : figures.a.is_all_zero ? "A is zero"
+                                    : "the products of A and B cancel"] += 1;
+  }
+  const std::string total = std::to_string(subject.modules.size()) + " modules ";
+  if (!directions.empty())
+    report.add(
+        std::to_string(directions.size()) + " of " + total +
+            "leave the direction of their weights as it is; only their DoRA magnitudes can "
+            "have an effect: " +
+            join_some(directions, 3),
+        {.tensor = {}, .module = directions.front(), .hint = {}, .severity = Severity::note});
   if (inert.empty()) return;
-  const bool all = inert.size() == subject.modules.size() && subject.adapter.replacements.empty();
-  report.add(std::to_string(inert.size()) + " of " + std::to_string(subject.modules.size()) +
-                 " modules have no effect (the update is zero): " + join_some(inert, 3),
-             {.tensor = {},
-              .module = inert.front(),
-              .hint = {},
-              .severity = all ? Severity::error : Severity::warning});
+  std::vector<std::string> texts;
+  for (const auto& [reason, count] : reasons)
+    texts.push_back(count == static_cast<std::int64_t>(inert.size())
+                        ? reason
+                        : reason + " in " + std::to_string(count));
+  const bool all = inert.size() == subject.modules.size() && subject.adapter.replacements.empty() &&
+                   subject.adapter.tokens.empty();
+  const bool is_unscaled = reasons.size() == 1 && reasons.begin()->first == "lora_alpha is 0";
+  report.add(
+      std::to_string(inert.size()) + " of " + total + "have no effect (" + join_some(texts) +
+          "): " + join_some(inert, 3),
+      {.tensor = {},
+       .module = inert.front(),
+       .hint = is_unscaled ? "set lora_alpha to the value of the training configuration" : "",
+       .severity = all ? Severity::error : Severity::warning});
 }
 
 // Another record with the bytes this tensor now has: the tensors were exchanged.

@@ -79,6 +79,8 @@ const std::vector<Rule>& kind_rules();        ///< LV3xx: tensors of single laye
 const std::vector<Rule>& expert_rules();      ///< LV3xx: stacks of experts
 const std::vector<Rule>& vocabulary_rules();  ///< LV3xx: embeddings, heads, token rows
 const std::vector<Rule>& number_rules();      ///< LV4xx
+const std::vector<Rule>& shard_rules();       ///< LV4xx: shards saved as whole tensors
+const std::vector<Rule>& update_rules();      ///< LV4xx: figures of the updates
 const std::vector<Rule>& identity_rules();    ///< LV5xx
 const std::vector<Rule>& output_rules();      ///< LV6xx
 const std::vector<Rule>& merged_rules();      ///< LV7xx

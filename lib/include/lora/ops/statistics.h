@@ -62,9 +62,12 @@ UpdateStatistics update_statistics(const LoraModule& module);
 /// How two updates of the same module differ; ranks, scalings and gauges may differ.
 ///
 /// Principal angles are those between the spaces that the updates read from (row spaces) and write
-/// to (column spaces), restricted to singular values above 1e-6 of the largest. Ascending, degrees,
-/// as many as the smaller space has dimensions; empty when either update is zero. Angles below
-/// 0.001 degrees are at the limit of what Gram matrices resolve and are 0.
+/// to (column spaces), spanned by singular vectors whose values exceed 1e-4 of the largest.
+/// Ascending, degrees, as many as the smaller space has dimensions; empty when either update is
+/// zero. Angles below 0.01 degrees are at the limit of what Gram matrices resolve and are 0.
+///
+/// Several products (experts, groups): squares and inner products add up, angles and singular
+/// values are listed together. Everything is NaN when a factor holds NaN or Inf.
 struct UpdateDistance {
   double norm_a = 0, norm_b = 0;
   double difference = 0;  ///< ||dW_a - dW_b||_F; gauge-free down to 1e-13 of the norms
