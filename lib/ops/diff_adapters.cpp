@@ -18,8 +18,7 @@ bool is_equal_or_absent(const std::optional<Tensor>& a, const std::optional<Tens
 
 std::string shape_text(const LoraModule& module) {
   const MatrixShape shape = update_shape(module);
-  const std::string text =
-      "[" + std::to_string(shape.rows) + ", " + std::to_string(shape.columns) + "]";
+  const std::string text = shape_to_string(std::vector{shape.rows, shape.columns});
   return module.experts == 1 ? text : std::to_string(module.experts) + " of " + text;
 }
 

@@ -167,6 +167,22 @@ Matrix dense_update(const UpdateFactor& factor) {
   return factor.scaling * (dense(factor.b) * dense(factor.a));
 }
 
+// Singular values and vectors of one side of M, from M M^T.
+struct Space {
+  Vector values;
+  Matrix basis;  // of values above the share that principal angles count
+};
+
+Space space_of(const Matrix& squares) {
+  constexpr double kLeastShare = 1e-4;
+  const Eigen::SelfAdjointEigenSolver<Matrix> solver(squares);
+  Space space;
+  space.values = solver.eigenvalues().reverse().cwiseMax(0).cwiseSqrt();
+  const Eigen::Index count = (space.values.array() > kLeastShare * space.values(0)).count();
+  space.basis = solver.eigenvectors().rowwise().reverse().leftCols(count);
+  return space;
+}
+
 // A rank above a dimension: the updates are smaller than their factors.
 void add_small(const UpdateFactor& x, const UpdateFactor& y, Sums& total, UpdateDistance& result) {
   const Matrix one = dense_update(x);
@@ -179,25 +195,16 @@ void add_small(const UpdateFactor& x, const UpdateFactor& y, Sums& total, Update
   total.squares_b += two.squaredNorm();
   total.inner += one.cwiseProduct(two).sum();
   total.squares += (one - two).squaredNorm();
-  const auto decompose = [](const Matrix& m) {
-    return Eigen::BDCSVD<Matrix>(m, Eigen::ComputeThinU | Eigen::ComputeThinV);
-  };
-  const auto svd_one = decompose(one);
-  const auto svd_two = decompose(two);
-  append(result.singular_values_a, svd_one.singularValues(), 1);
-  append(result.singular_values_b, svd_two.singularValues(), 1);
+  const Space left_one = space_of(one * one.transpose());
+  const Space left_two = space_of(two * two.transpose());
+  append(result.singular_values_a, left_one.values, 1);
+  append(result.singular_values_b, left_two.values, 1);
   if (one.isZero(0) || two.isZero(0)) return;
-  constexpr double kLeastShare = 1e-4;
-  const auto count = [](const Vector& values) {
-    return (values.array() > kLeastShare * values(0)).count();
-  };
-  const Eigen::Index k1 = count(svd_one.singularValues());
-  const Eigen::Index k2 = count(svd_two.singularValues());
-  for (const double angle :
-       angles_of(svd_one.matrixU().leftCols(k1).transpose() * svd_two.matrixU().leftCols(k2)))
+  for (const double angle : angles_of(left_one.basis.transpose() * left_two.basis))
     result.column_angles.push_back(angle);
-  for (const double angle :
-       angles_of(svd_one.matrixV().leftCols(k1).transpose() * svd_two.matrixV().leftCols(k2)))
+  const Space right_one = space_of(one.transpose() * one);
+  const Space right_two = space_of(two.transpose() * two);
+  for (const double angle : angles_of(right_one.basis.transpose() * right_two.basis))
     result.row_angles.push_back(angle);
 }
 

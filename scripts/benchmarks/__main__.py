@@ -3,12 +3,22 @@ import pathlib
 import sys
 import tempfile
 
-from benchmarks import base_lock, machine, startup, training, verify_merged
+from benchmarks import (
+    base_lock,
+    diff_pairs,
+    machine,
+    startup,
+    training,
+    verify_merged,
+    verify_numbers,
+)
 from benchmarks.process import Bench
 
 BENCHES = {
     "startup": startup.run,
     "base_lock": base_lock.run,
+    "verify_numbers": verify_numbers.run,
+    "diff_pairs": diff_pairs.run,
     "first_step": training.run_first_step,
     "training": training.run,
     "verify_merged": verify_merged.run,

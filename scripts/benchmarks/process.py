@@ -28,12 +28,20 @@ class Bench:
     is_quick: bool
     only: list[str] = dataclasses.field(default_factory=list)
 
-    def measure(self, *command: object, env: dict[str, str] | None = None) -> Usage:
+    def measure(
+        self,
+        *command: object,
+        env: dict[str, str] | None = None,
+        codes: tuple[int, ...] = (0,),
+        discard: bool = False,
+    ) -> Usage:
+        """Runs a command that must end with one of `codes`; `discard` sends its output to /dev/null."""
         words = [str(word) for word in command]
+        sink = open(os.devnull, "w") if discard else None
         with open(self.folder / "output", "w+") as output, open(self.folder / "errors", "w+") as errors:
             started = time.perf_counter()
             process = subprocess.Popen(
-                words, cwd=self.folder, stdout=output, stderr=errors, env={**os.environ, **(env or {})}
+                words, cwd=self.folder, stdout=sink or output, stderr=errors, env={**os.environ, **(env or {})}
             )
             _, status, resources = os.wait4(process.pid, 0)
             seconds = time.perf_counter() - started
@@ -41,7 +49,7 @@ class Bench:
             output.seek(0)
             errors.seek(0)
             text = output.read()
-            if process.returncode != 0:
+            if process.returncode not in codes:
                 raise SystemExit(f"{' '.join(words)} ended with {process.returncode}\n{text}{errors.read()}")
         return Usage(seconds, resources.ru_maxrss * 1024, text)
 
@@ -60,3 +68,23 @@ def milliseconds(values: list[float]) -> str:
 
 def megabytes(values: list[float]) -> str:
     return f"{median(values) / 1e6:7.0f} MB"
+
+
+def own_pages(bench: Bench, *command: object) -> int:
+    """Peak of the pages that a command holds besides mapped files (RssAnon), sampled while it runs."""
+    process = subprocess.Popen(
+        [str(word) for word in command], cwd=bench.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    status = pathlib.Path(f"/proc/{process.pid}/status")
+    peak = 0
+    while process.poll() is None:
+        try:
+            lines = status.read_text().splitlines()
+        except (FileNotFoundError, ProcessLookupError):
+            break
+        for line in lines:
+            if line.startswith("RssAnon:"):
+                peak = max(peak, int(line.split()[1]) * 1024)
+        time.sleep(0.001)
+    process.wait()
+    return peak

@@ -224,8 +224,8 @@ TEST_CASE("an update above the weight is a note, ten times above a warning") {
     return family.verify(&base);
   };
   REQUIRE(find_rule(scaled(0.8), "LV411") == nullptr);
-  require_rule(scaled(16), "LV411", Severity::note, "larger than the weight");
-  require_rule(scaled(400), "LV411", Severity::warning, "larger than the weight");
+  require_rule(scaled(64), "LV411", Severity::note, "larger than the weight");
+  require_rule(scaled(1000), "LV411", Severity::warning, "larger than the weight");
 }
 
 TEST_CASE("an update in one direction is a note, at ranks that promise more") {

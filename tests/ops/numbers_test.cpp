@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -35,7 +36,7 @@ TEST_CASE("every level of instructions scans to the same bits") {
   Scan expected;
   expected.shift = 0.25;
   plain.scan(values.data(), values.size(), std::numeric_limits<float>::min(), expected);
-  REQUIRE(expected.zeros == 92);
+  REQUIRE(expected.zeros == std::count(values.begin(), values.end(), 0.0F));
   REQUIRE(expected.small > expected.zeros);
   for (const Kernels& level : available_kernels()) {
     INFO(level.name);

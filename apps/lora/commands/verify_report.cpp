@@ -137,25 +137,42 @@ JsonObject statistics_json(const TensorStatistics& statistics) {
   return {{"mean", statistics.mean},
           {"std", statistics.std},
           {"norm", statistics.norm},
+          {"min", statistics.min},
+          {"max", statistics.max},
           {"nan", statistics.nan_count},
-          {"inf", statistics.inf_count}};
+          {"inf", statistics.inf_count},
+          {"denormals", statistics.denormal_count},
+          {"rows", statistics.rows},
+          {"zero_rows", statistics.zero_rows},
+          {"zero_tail_rows", statistics.zero_tail_rows}};
+}
+
+JsonObject update_json(const UpdateStatistics& update) {
+  JsonArray sigma, dead, duplicates;
+  for (const double value : update.singular_values) sigma.emplace_back(value);
+  for (const std::int64_t row : update.dead_rank_rows) dead.emplace_back(row);
+  for (const auto& [i, j] : update.duplicate_rank_rows)
+    duplicates.emplace_back(JsonArray{Json(i), Json(j)});
+  return {{"mean", update.mean},
+          {"std", update.std},
+          {"norm", update.norm},
+          {"effective_rank", update.effective_rank},
+          {"stable_rank", update.stable_rank},
+          {"concentration", update.concentration},
+          {"singular_values", std::move(sigma)},
+          {"dead_rank_rows", std::move(dead)},
+          {"duplicate_rank_rows", std::move(duplicates)},
+          {"direction_only", update.is_direction}};
 }
 
 Json module_json(const ModuleFigures& row) {
-  JsonArray sigma;
-  for (const double value : row.update.singular_values) sigma.emplace_back(value);
   return JsonObject{{"module", printable(row.module_path)},
                     {"rank", row.rank},
                     {"alpha", row.alpha},
                     {"scaling", row.scaling},
                     {"a", statistics_json(row.a)},
                     {"b", statistics_json(row.b)},
-                    {"update", JsonObject{{"mean", row.update.mean},
-                                          {"std", row.update.std},
-                                          {"norm", row.update.norm},
-                                          {"effective_rank", row.update.effective_rank},
-                                          {"stable_rank", row.update.stable_rank},
-                                          {"singular_values", std::move(sigma)}}},
+                    {"update", update_json(row.update)},
                     {"base_mean", row.base_mean ? Json(*row.base_mean) : Json()},
                     {"base_norm", row.base_norm ? Json(*row.base_norm) : Json()},
                     {"relative_update", row.relative_update ? Json(*row.relative_update) : Json()}};

@@ -49,7 +49,6 @@ ProductFigures figures_of_small(const UpdateFactor& factor) {
   const Eigen::SelfAdjointEigenSolver<Matrix> solver(gram, Eigen::EigenvaluesOnly);
   const Vector sigma = solver.eigenvalues().reverse().cwiseMax(0).cwiseSqrt();
   result.singular_values.assign(sigma.begin(), sigma.end());
-  result.singular_values.resize(static_cast<std::size_t>(a.rows()), 0.0);
   if (result.squared_norm == 0) return result;
   for (Eigen::Index i = 0; i < a.rows(); ++i)
     if (a.row(i).isZero(0) || b.col(i).isZero(0)) result.dead.push_back(i);

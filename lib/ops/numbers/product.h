@@ -15,7 +15,7 @@ struct ProductFigures {
   double squared_norm = 0;  ///< with the scaling
   double sum = 0;           ///< of all elements
   double elements = 0;
-  std::vector<double> singular_values;  ///< descending, `rank` of them
+  std::vector<double> singular_values;  ///< descending, as many as the product has ranks
   std::vector<std::int64_t> dead;
   std::vector<std::pair<std::int64_t, std::int64_t>> duplicates;
 };

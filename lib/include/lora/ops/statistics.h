@@ -44,7 +44,8 @@ struct UpdateStatistics {
   double effective_rank = 0;  ///< exp(entropy of singular values / their sum); Roy & Vetterli 2007
   double stable_rank = 0;     ///< ||dW||_F^2 / ||dW||_2^2
   double concentration = 0;   ///< share of the squared norm in the largest singular value
-  std::vector<double> singular_values;  ///< descending, r a product
+  /// Descending; min(rank, rows, columns) a product.
+  std::vector<double> singular_values;
   /// Rank rows i (row i of A, column i of B) that add nothing because one of the two is zero, in
   /// products that are not zero altogether. Counted across products: product p's row i is p * r +
   /// i.
