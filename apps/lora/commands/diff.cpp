@@ -22,8 +22,7 @@ class Diff final : public Command {
     options.text("--base", base_, "BASE", kBaseHelp);
     options.flag("--outputs", outputs_,
                  "also compare outputs on the same input (adapters need --base)");
-    options.flag("--rank", rank_,
-                 "checkpoints: find the rank of every difference, also of large tensors");
+    options.flag("--rank", rank_, "checkpoints: rank of every difference, also of large tensors");
     options.flag("--all", all_, "list every module or tensor, not only the most different ones");
     options.group("A bare state dict as base");
     add_base_options(options, base_options_);
