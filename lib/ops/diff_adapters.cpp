@@ -110,6 +110,10 @@ AdapterDiff diff(const Adapter& a, const Adapter& b, const AdapterDiffOptions& o
   parallel_for(common.size(), options.threads, [&](std::size_t i) {
     options.sinks.throw_if_cancelled();
     result.modules[i] = compare(*common[i].first, *common[i].second);
+    for (const Tensor* tensor : {&common[i].first->a, &common[i].first->b})
+      drop_pages(a.mappings, tensor->bytes);
+    for (const Tensor* tensor : {&common[i].second->a, &common[i].second->b})
+      drop_pages(b.mappings, tensor->bytes);
   });
   add_groups(result);
   return result;
