@@ -7,6 +7,8 @@ endfunction()
 
 lora_script_test(checks LABEL checks
   COMMAND "${PROJECT_SOURCE_DIR}/scripts/check" --no-tidy --build "${CMAKE_BINARY_DIR}")
+lora_script_test(corrupt_inputs LABEL slow
+  COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/corrupt/run" "${CMAKE_BINARY_DIR}")
 lora_script_test(install LABEL install
   COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/install/run" "${CMAKE_BINARY_DIR}")
 lora_script_test(ci LABEL docs

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "adapter/python_regex.h"
+#include "format/in_quotes.h"
 #include "lora/base/error.h"
 
 namespace lora {
@@ -27,8 +28,8 @@ class Translator {
 
  private:
   [[noreturn]] void refuse(const std::string& what) const {
-    throw Error(ErrorKind::usage, "cannot use the regular expression \"" + std::string(pattern_) +
-                                      "\": found " + what + " at character " + std::to_string(at_) +
+    throw Error(ErrorKind::usage, "cannot use the regular expression " + in_quotes(pattern_) +
+                                      ": found " + what + " at character " + std::to_string(at_) +
                                       ", expected an expression Python's re understands");
   }
 

@@ -3,14 +3,27 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
+#include "format/in_quotes.h"
 #include "lora/base/error.h"
 
 namespace lora {
 
+// Steps of one match. A module path needs some hundreds; PCRE2's own ten million take a second,
+// and a model has thousands of paths.
+constexpr std::uint32_t kMaxSteps = 50'000;
+
 struct PythonRegex::Code {
   std::string pattern;
   pcre2_code* compiled = nullptr;
-  ~Code() { pcre2_code_free(compiled); }
+  pcre2_match_context* limits = pcre2_match_context_create(nullptr);
+
+  Code() { pcre2_set_match_limit(limits, kMaxSteps); }
+  ~Code() {
+    pcre2_match_context_free(limits);
+    pcre2_code_free(compiled);
+  }
+  Code(const Code&) = delete;
+  Code& operator=(const Code&) = delete;
 };
 
 namespace {
@@ -30,17 +43,16 @@ std::string error_text(int code) {
   return reinterpret_cast<const char*>(buffer);
 }
 
-bool run(const pcre2_code* code, const std::string& pattern, std::string_view subject,
-         std::uint32_t options, MatchData& match) {
-  const int result = pcre2_match(code, reinterpret_cast<PCRE2_SPTR>(subject.data()), subject.size(),
-                                 0, options, match.data, nullptr);
+template <typename Code>
+bool run(const Code& code, std::string_view subject, std::uint32_t options, MatchData& match) {
+  const int result = pcre2_match(code.compiled, reinterpret_cast<PCRE2_SPTR>(subject.data()),
+                                 subject.size(), 0, options, match.data, code.limits);
   if (result == PCRE2_ERROR_NOMATCH) return false;
   // A name that is not UTF-8 cannot be a Python string.
   if (result <= PCRE2_ERROR_UTF8_ERR1 && result >= PCRE2_ERROR_UTF8_ERR21) return false;
   if (result < 0)
-    throw Error(ErrorKind::usage, "cannot match the regular expression \"" + pattern +
-                                      "\" against \"" + std::string(subject) +
-                                      "\": " + error_text(result));
+    throw Error(ErrorKind::usage, "cannot match the regular expression " + in_quotes(code.pattern) +
+                                      " against " + in_quotes(subject) + ": " + error_text(result));
   return true;
 }
 
@@ -59,25 +71,25 @@ PythonRegex::PythonRegex(std::string_view pattern) {
                                  PCRE2_UTF | PCRE2_UCP, &error, &offset, context);
   pcre2_compile_context_free(context);
   if (code->compiled == nullptr)
-    throw Error(ErrorKind::usage, "cannot use the regular expression \"" + code->pattern +
-                                      "\": " + error_text(error));
+    throw Error(ErrorKind::usage, "cannot use the regular expression " + in_quotes(code->pattern) +
+                                      ": " + error_text(error));
   code_ = std::move(code);
 }
 
 bool PythonRegex::full_match(std::string_view subject) const {
   MatchData match(code_->compiled);
-  return run(code_->compiled, code_->pattern, subject, PCRE2_ANCHORED | PCRE2_ENDANCHORED, match);
+  return run(*code_, subject, PCRE2_ANCHORED | PCRE2_ENDANCHORED, match);
 }
 
 bool PythonRegex::match(std::string_view subject) const {
   MatchData match(code_->compiled);
-  return run(code_->compiled, code_->pattern, subject, PCRE2_ANCHORED, match);
+  return run(*code_, subject, PCRE2_ANCHORED, match);
 }
 
 std::optional<std::optional<std::string>> PythonRegex::match_group(std::string_view subject,
                                                                    const char* name) const {
   MatchData match(code_->compiled);
-  if (!run(code_->compiled, code_->pattern, subject, PCRE2_ANCHORED, match)) return std::nullopt;
+  if (!run(*code_, subject, PCRE2_ANCHORED, match)) return std::nullopt;
   const int group =
       pcre2_substring_number_from_name(code_->compiled, reinterpret_cast<PCRE2_SPTR>(name));
   if (group < 0) return std::optional<std::string>();

@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <mutex>
+#include <optional>
 
+#include "format/in_quotes.h"
 #include "lora/base/error.h"
 #include "lora/base/parallel.h"
 #include "lora/base/tensor_digest.h"
 #include "lora/format/json.h"
+#include "lora/format/json_stream.h"
 
 namespace lora {
 namespace {
@@ -16,6 +19,10 @@ constexpr const char* kSchema = "lora.base_lock/1";
 Error malformed(const std::filesystem::path& path, const std::string& what) {
   return Error(ErrorKind::malformed, "cannot read base lock " + path.string() + ": " + what)
       .in_file(path.string());
+}
+
+Error wrong_alias(const std::filesystem::path& path, const std::string& alias) {
+  return malformed(path, "alias " + in_quotes(alias) + " does not stand for one of its tensors");
 }
 
 void require_members(const Json& value, std::initializer_list<std::string_view> keys,
@@ -28,7 +35,7 @@ void require_members(const Json& value, std::initializer_list<std::string_view> 
       throw malformed(path, where + " has no field \"" + std::string(key) + "\"");
   for (const auto& [key, member] : *object)
     if (std::find(keys.begin(), keys.end(), key) == keys.end())
-      throw malformed(path, where + " has an unknown field \"" + key + "\"");
+      throw malformed(path, where + " has an unknown field " + in_quotes(key));
 }
 
 Digest read_digest(const Json& value, const std::filesystem::path& path, const std::string& where) {
@@ -119,26 +126,34 @@ std::string dump_base_lock(const BaseLock& lock) {
 }
 
 BaseLock read_base_lock(const std::filesystem::path& path) {
-  const Json document = read_json_file(path);
+  BaseLock lock;
+  std::map<std::string, LockedTensor>& tensors = lock.tensors;
+  std::map<std::string, std::string>& aliases = lock.aliases;
+  // A lock of another schema may hold entries of another form: that is the better complaint.
+  std::optional<Error> first;
+  const auto take = [&](std::size_t place, const std::string& name, const Json& value) {
+    try {
+      if (place == 0)
+        return tensors.emplace(name, read_tensor(value, path, "tensor " + in_quotes(name))).second;
+      const std::string* canonical = value.as_string();
+      if (canonical == nullptr) throw wrong_alias(path, name);
+      return aliases.emplace(name, *canonical).second;
+    } catch (const Error& error) {
+      if (!first) first = error;
+      return true;
+    }
+  };
+  const Json document = stream_json_file(path, {{"tensors"}, {"aliases"}}, take);
   require_members(document, {"schema", "root", "tensors", "aliases"}, path, "it");
   if (*document.find("schema") != Json(kSchema))
     throw malformed(path, std::string("its schema is not ") + kSchema);
-  BaseLock lock;
   lock.root = read_digest(*document.find("root"), path, "its root");
-  const JsonObject* tensors = document.find("tensors")->as_object();
-  const JsonObject* aliases = document.find("aliases")->as_object();
-  if (tensors == nullptr || aliases == nullptr)
+  if (!document.find("tensors")->is_object() || !document.find("aliases")->is_object())
     throw malformed(path, "its tensors and aliases are not both objects");
-  for (const auto& [name, value] : *tensors)
-    lock.tensors[name] = read_tensor(value, path, "tensor " + name);
-  for (const auto& [alias, value] : *aliases) {
-    const std::string* canonical = value.as_string();
-    if (canonical == nullptr || !lock.tensors.contains(*canonical) || lock.tensors.contains(alias))
-      throw malformed(path, "alias " + alias + " does not stand for one of its tensors");
-    lock.aliases[alias] = *canonical;
-  }
-  if (root_of(lock.tensors) != lock.root)
-    throw malformed(path, "its root is not that of its tensors");
+  if (first) throw *first;
+  for (const auto& [alias, canonical] : aliases)
+    if (!tensors.contains(canonical) || tensors.contains(alias)) throw wrong_alias(path, alias);
+  if (root_of(tensors) != lock.root) throw malformed(path, "its root is not that of its tensors");
   return lock;
 }
 

@@ -5,106 +5,13 @@
 #include <charconv>
 #include <cmath>
 #include <limits>
-#include <nlohmann/json.hpp>
 
-#include "format/in_quotes.h"
 #include "format/utf8.h"
-#include "lora/base/error.h"
-#include "lora/base/mapped_file.h"
-#include "lora/format/json_lenient.h"
 
 namespace lora {
 namespace {
 
 constexpr std::size_t kLinearMembers = 16;
-constexpr std::size_t kMaxDepth = 128;
-constexpr std::size_t kMaxFileSize = std::size_t{1} << 30;
-
-// Builds the value from events, because a DOM parse would hide duplicate keys.
-class Builder final : public nlohmann::json_sax<nlohmann::json> {
- public:
-  /// With `lenient`, keys given twice are listed there instead of refused.
-  explicit Builder(std::string_view context, LenientJson* lenient = nullptr)
-      : context_(context), lenient_(lenient) {}
-
-  bool null() override { return add(Json()); }
-  bool boolean(bool value) override { return add(Json(value)); }
-  bool number_integer(number_integer_t value) override { return add(Json(std::int64_t{value})); }
-  bool number_unsigned(number_unsigned_t value) override { return add(Json(std::uint64_t{value})); }
-  bool number_float(number_float_t value, const string_t&) override { return add(Json(value)); }
-  bool string(string_t& value) override { return add(Json(std::move(value))); }
-  bool binary(binary_t&) override { return false; }
-
-  bool start_object(std::size_t) override { return open(Json(JsonObject())); }
-  bool key(string_t& name) override {
-    const Json* earlier = stack_.back().as_object()->find(name);
-    if (earlier != nullptr && lenient_ == nullptr)
-      throw malformed("duplicate key " + in_quotes(name));
-    keys_.back() = std::move(name);
-    if (earlier == nullptr) return true;
-    lenient_->repeated_keys.push_back(path());
-    lenient_->earlier_values.push_back(*earlier);
-    return true;
-  }
-  bool end_object() override { return close(); }
-  bool start_array(std::size_t) override { return open(Json(JsonArray())); }
-  bool end_array() override { return close(); }
-
-  bool parse_error(std::size_t position, const std::string&,
-                   const nlohmann::detail::exception& failure) override {
-    std::string reason = failure.what();
-    if (const auto colon = reason.find(": "); colon != std::string::npos)
-      reason = reason.substr(colon + 2);
-    // The rest repeats the offending input, which may be long and need not be UTF-8.
-    reason = reason.substr(0, reason.find("; last read"));
-    throw malformed("at byte " + std::to_string(position) + ": " + reason);
-  }
-
-  Error malformed(const std::string& reason) const {
-    return Error(ErrorKind::malformed,
-                 "cannot parse " + std::string(context_) + " as JSON: " + reason)
-        .in_file(std::string(context_));
-  }
-
-  Json take() { return std::move(root_); }
-
- private:
-  bool open(Json container) {
-    if (stack_.size() >= kMaxDepth)
-      throw malformed("nested deeper than " + std::to_string(kMaxDepth) + " levels");
-    stack_.push_back(std::move(container));
-    keys_.emplace_back();
-    return true;
-  }
-  bool close() {
-    Json done = std::move(stack_.back());
-    stack_.pop_back();
-    keys_.pop_back();
-    return add(std::move(done));
-  }
-  bool add(Json value) {
-    if (stack_.empty()) {
-      root_ = std::move(value);
-    } else if (JsonArray* array = stack_.back().as_array()) {
-      array->push_back(std::move(value));
-    } else {
-      (*stack_.back().as_object())[keys_.back()] = std::move(value);
-    }
-    return true;
-  }
-
-  std::string path() const {
-    std::string text;
-    for (const std::string& key : keys_) text += (text.empty() || key.empty() ? "" : ".") + key;
-    return text;
-  }
-
-  std::string_view context_;
-  LenientJson* lenient_;
-  Json root_;
-  std::vector<Json> stack_;
-  std::vector<std::string> keys_;
-};
 
 // Python's repr of a float: shortest digits, exponent form below 1e-4 and from 1e16 on.
 std::string float_text(double value) {
@@ -355,43 +262,6 @@ std::string_view Json::type_name() const {
   if (is_number()) return "number";
   if (is_string()) return "string";
   return is_array() ? "array" : "object";
-}
-
-namespace {
-
-Json build(Builder& builder, std::string_view text) {
-  // The library skips a byte order mark and takes a NUL for the end of the text.
-  if (text.starts_with("\xEF\xBB\xBF"))
-    throw builder.malformed("found a byte order mark, expected plain UTF-8");
-  if (const auto nul = text.find('\0'); nul != std::string_view::npos)
-    throw builder.malformed("at byte " + std::to_string(nul + 1) + ": found a NUL byte");
-  nlohmann::json::sax_parse(text.begin(), text.end(), &builder);
-  return builder.take();
-}
-
-}  // namespace
-
-Json parse_json(std::string_view text, std::string_view context) {
-  Builder builder(context);
-  return build(builder, text);
-}
-
-LenientJson parse_json_lenient(std::string_view text, std::string_view context) {
-  LenientJson result;
-  Builder builder(context, &result);
-  result.value = build(builder, text);
-  return result;
-}
-
-Json read_json_file(const std::filesystem::path& path) {
-  const auto file = MappedFile::open(path);
-  const auto bytes = file->bytes();
-  if (bytes.size() > kMaxFileSize)
-    throw Error(ErrorKind::malformed, "cannot parse " + path.string() + " as JSON: found " +
-                                          std::to_string(bytes.size()) +
-                                          " bytes, expected at most 1 GiB")
-        .in_file(path.string());
-  return parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path.string());
 }
 
 std::string dump_json(const Json& value, const JsonStyle& style) {

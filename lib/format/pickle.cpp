@@ -22,7 +22,8 @@ constexpr Ref kUnset = ~Ref{0};
 
 class Machine {
  public:
-  explicit Machine(std::span<const std::byte> stream) : cursor_(stream), size_(stream.size()) {}
+  Machine(std::span<const std::byte> stream, AllocationBudget& budget)
+      : cursor_(stream), builder_{document_, budget} {}
 
   Document run() {
     try {
@@ -100,7 +101,7 @@ class Machine {
         return true;
       case Opcode::binpersid: {
         const Ref id = pop();
-        push_ref(load_storage(document_, id));
+        push_ref(load_storage(builder_, id));
         return true;
       }
       default:
@@ -164,7 +165,7 @@ class Machine {
   bool change_container(Opcode opcode) {
     switch (opcode) {
       case Opcode::tuple:
-        return push(Tuple{pop_to_mark()});
+        return push_tuple_to_mark();
       case Opcode::tuple1:
         return push_tuple(1);
       case Opcode::tuple2:
@@ -245,7 +246,7 @@ class Machine {
   }
   bool push(Value value) {
     require_bytes();
-    return push_ref(append(document_, std::move(value)));
+    return push_ref(builder_.append(std::move(value)));
   }
 
   bool push_text(std::uint64_t length) {
@@ -303,9 +304,16 @@ class Machine {
     return push(Tuple{std::move(items)});
   }
 
+  bool push_tuple_to_mark() {
+    auto items = pop_to_mark();
+    builder_.spend(items.size(), sizeof(Ref));
+    return push(Tuple{std::move(items)});
+  }
+
   void extend(const std::vector<Ref>& items) {
     Value& target = document_.values[top()];
     if (auto* list = std::get_if<List>(&target)) {
+      builder_.spend(items.size(), kListItemBytes);
       list->items.insert(list->items.end(), items.begin(), items.end());
     } else {
       require_inert(top(), "appends to ");
@@ -316,6 +324,7 @@ class Machine {
     if (items.size() % 2 != 0) throw malformed("sets a key without a value");
     Value& target = document_.values[top()];
     if (auto* dict = std::get_if<Dict>(&target)) {
+      builder_.spend(items.size() / 2, kDictItemBytes);
       for (std::size_t i = 0; i < items.size(); i += 2)
         dict->items.emplace_back(items[i], items[i + 1]);
     } else {
@@ -359,7 +368,7 @@ class Machine {
     const auto* global = std::get_if<Global>(&document_[callee]);
     if (global == nullptr) throw malformed("calls " + std::string(describe(document_[callee])));
     const Global known = *global;
-    push_ref(call(document_, known, args));
+    push_ref(call(builder_, known, args));
   }
 
   void push_named() {
@@ -396,10 +405,11 @@ class Machine {
 
   bool store(std::size_t index) {
     require_bytes();
-    // An honest stream spends at least two bytes on each memo entry it numbers.
-    if (index >= size_) throw malformed("numbers a memo entry beyond its own length");
     const Ref ref = top();
-    if (index >= memo_.size()) memo_.resize(index + 1, kUnset);
+    if (index >= memo_.size()) {
+      builder_.spend(index + 1 - memo_.size(), kListItemBytes);
+      memo_.resize(index + 1, kUnset);
+    }
     memo_[index] = ref;
     ++memoized_;
     return true;
@@ -412,8 +422,8 @@ class Machine {
   }
 
   ByteCursor cursor_;
-  std::size_t size_;
   Document document_;
+  Builder builder_;
   std::vector<Ref> stack_;
   std::vector<std::size_t> marks_;
   std::vector<Ref> memo_;
@@ -424,6 +434,8 @@ class Machine {
 
 }  // namespace
 
-Document parse(std::span<const std::byte> stream) { return Machine(stream).run(); }
+Document parse(std::span<const std::byte> stream, AllocationBudget& budget) {
+  return Machine(stream, budget).run();
+}
 
 }  // namespace lora::pickle

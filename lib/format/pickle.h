@@ -6,12 +6,13 @@
 // the foreign names listed. Values live in one arena and refer to each other by index, so cyclic
 // input neither leaks nor recurses.
 //
-// Memory is bounded by the stream: text and long integers are views of it, every value costs at
-// least one byte of it, and the total number of values is capped.
+// Memory is bounded by the file: text and long integers are views of it, and everything that is
+// allocated is paid from a budget first.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <span>
 #include <string>
 #include <string_view>
@@ -19,6 +20,7 @@
 #include <variant>
 #include <vector>
 
+#include "format/allocation_budget.h"
 #include "format/pickle_globals.h"
 
 namespace lora::pickle {
@@ -72,12 +74,11 @@ struct TensorView {
 };
 
 struct Document {
-  std::vector<Value> values;
-  std::vector<Storage> storages;
-  std::vector<TensorView> tensors;
+  std::deque<Value> values;
+  std::deque<Storage> storages;
+  std::deque<TensorView> tensors;
   Ref root = 0;
   std::size_t consumed = 0;  ///< bytes up to and including STOP
-  std::size_t charged = 0;   ///< values made and copied so far, against the cap
 
   const Value& operator[](Ref ref) const { return values[ref]; }
   const Value& root_value() const { return values[root]; }
@@ -85,9 +86,9 @@ struct Document {
 
 /// Runs the pickle at the start of `stream`, whose bytes must outlive the document. Throws
 /// Error(malformed) for broken streams and Error(unsupported) for foreign globals, unknown opcodes,
-/// and streams beyond the caps: 8 Mi values, 1 Mi stack entries, 1,000 open marks, 64 dimensions,
-/// 16 MiB of text in one string.
-Document parse(std::span<const std::byte> stream);
+/// and streams beyond the caps: what `budget` allows, 1 Mi stack entries, 1,000 open marks, 64
+/// dimensions, 16 MiB of text in one string.
+Document parse(std::span<const std::byte> stream, AllocationBudget& budget);
 
 /// "a dict", "a tensor", ...: what to call a value in a message.
 std::string_view describe(const Value& value);

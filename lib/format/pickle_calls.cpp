@@ -7,20 +7,16 @@
 namespace lora::pickle {
 namespace {
 
-constexpr std::size_t kMaxValues = std::size_t{8} << 20;
+/// A value and the smallest heap block of the container it may be.
+constexpr std::size_t kValueBytes = sizeof(Value) + 40;
+/// A storage here, its bytes in the container, and the tables that find it.
+constexpr std::size_t kStorageBytes = 256;
+constexpr std::size_t kTensorBytes = 256;
 constexpr std::size_t kMaxDimensions = 64;
 
 template <typename T>
 const T* as(const Document& document, Ref ref) {
   return std::get_if<T>(&document.values[ref]);
-}
-
-// Counts `values` against the cap; what one opcode can copy must be paid for like new values.
-void charge(Document& document, std::size_t values) {
-  document.charged += values;
-  if (document.charged > kMaxValues)
-    throw Error(ErrorKind::unsupported,
-                "pickle stream holds more than " + std::to_string(kMaxValues) + " values");
 }
 
 void require_args(const std::vector<Ref>& args, std::size_t least, std::size_t most,
@@ -61,7 +57,8 @@ void require_no_metadata(const Document& document, Ref ref) {
   throw unsupported("tensor with metadata, such as a lazy conjugation");
 }
 
-Ref rebuild_tensor(Document& document, GlobalKind kind, const std::vector<Ref>& args) {
+Ref rebuild_tensor(Builder& builder, GlobalKind kind, const std::vector<Ref>& args) {
+  Document& document = builder.document;
   const bool has_dtype = kind == GlobalKind::rebuild_tensor_v3;
   const std::size_t plain = kind == GlobalKind::rebuild_tensor ? 4 : has_dtype ? 7 : 6;
   require_args(args, plain, kind == GlobalKind::rebuild_tensor ? 4 : plain + 1, "_rebuild_tensor");
@@ -78,7 +75,8 @@ Ref rebuild_tensor(Document& document, GlobalKind kind, const std::vector<Ref>& 
   if (view.strides.size() != view.shape.size())
     throw malformed("tensor has " + std::to_string(view.shape.size()) + " dimensions and " +
                     std::to_string(view.strides.size()) + " strides");
-  charge(document, 2 * view.shape.size());
+  builder.spend(1, kTensorBytes);
+  builder.spend(view.shape.size(), 2 * sizeof(std::int64_t));
   if (has_dtype) {
     const auto* dtype = as<Global>(document, args[6]);
     if (dtype == nullptr || dtype->kind != GlobalKind::dtype)
@@ -88,7 +86,7 @@ Ref rebuild_tensor(Document& document, GlobalKind kind, const std::vector<Ref>& 
   }
   if (args.size() > plain) require_no_metadata(document, args[plain]);
   document.tensors.push_back(std::move(view));
-  return append(document, TensorRef{static_cast<std::uint32_t>(document.tensors.size() - 1)});
+  return builder.append(TensorRef{static_cast<std::uint32_t>(document.tensors.size() - 1)});
 }
 
 Ref tensor_arg(const Document& document, const std::vector<Ref>& args) {
@@ -100,8 +98,9 @@ Ref tensor_arg(const Document& document, const std::vector<Ref>& args) {
 
 // _rebuild_from_type_v2(function, class, arguments, state). The function must be one that builds a
 // tensor directly: nested calls would let the input choose the depth of our recursion.
-Ref rebuild_from_type(Document& document, const std::vector<Ref>& args) {
+Ref rebuild_from_type(Builder& builder, const std::vector<Ref>& args) {
   require_args(args, 4, 4, "_rebuild_from_type_v2");
+  const Document& document = builder.document;
   const auto* function = as<Global>(document, args[0]);
   const auto* type = as<Global>(document, args[1]);
   const auto* inner = as<Tuple>(document, args[2]);
@@ -111,18 +110,19 @@ Ref rebuild_from_type(Document& document, const std::vector<Ref>& args) {
       inner == nullptr)
     throw unsupported("tensor of a special class");
   const Global callee = *function;
-  return call(document, callee, std::vector<Ref>(inner->items));
+  return call(builder, callee, std::vector<Ref>(inner->items));
 }
 
-Ref ordered_dict(Document& document, const std::vector<Ref>& args) {
+Ref ordered_dict(Builder& builder, const std::vector<Ref>& args) {
   require_args(args, 0, 1, "OrderedDict");
+  const Document& document = builder.document;
   Dict dict;
   if (!args.empty()) {
     // Python 2 wrote an OrderedDict as OrderedDict([[key, value], ...]). A few bytes of stream may
-    // ask for this copy again and again, so its pairs count as values.
+    // ask for this copy again and again, so its pairs are paid for.
     const auto* pairs = as<List>(document, args[0]);
     if (pairs == nullptr) throw malformed("calls OrderedDict without a list of pairs");
-    charge(document, pairs->items.size());
+    builder.spend(pairs->items.size(), kDictItemBytes);
     for (const Ref item : pairs->items) {
       const auto* list = as<List>(document, item);
       const auto* tuple = as<Tuple>(document, item);
@@ -134,7 +134,7 @@ Ref ordered_dict(Document& document, const std::vector<Ref>& args) {
       dict.items.emplace_back((*pair)[0], (*pair)[1]);
     }
   }
-  return append(document, std::move(dict));
+  return builder.append(std::move(dict));
 }
 
 }  // namespace
@@ -147,20 +147,27 @@ Error unsupported(const std::string& what) {
   return Error(ErrorKind::unsupported, "pickle stream has a " + what);
 }
 
-Ref append(Document& document, Value value) {
-  charge(document, 1);
+void Builder::spend(std::size_t count, std::size_t bytes) {
+  if (!budget.spend(std::uint64_t{count} * bytes))
+    throw Error(ErrorKind::unsupported,
+                "pickle stream holds more values than a file of its size justifies");
+}
+
+Ref Builder::append(Value value) {
+  spend(1, kValueBytes);
   document.values.push_back(std::move(value));
   return static_cast<Ref>(document.values.size() - 1);
 }
 
-Ref call(Document& document, const Global& callee, const std::vector<Ref>& args) {
+Ref call(Builder& builder, const Global& callee, const std::vector<Ref>& args) {
+  const Document& document = builder.document;
   switch (callee.kind) {
     case GlobalKind::ordered_dict:
-      return ordered_dict(document, args);
+      return ordered_dict(builder, args);
     case GlobalKind::rebuild_tensor:
     case GlobalKind::rebuild_tensor_v2:
     case GlobalKind::rebuild_tensor_v3:
-      return rebuild_tensor(document, callee.kind, args);
+      return rebuild_tensor(builder, callee.kind, args);
     case GlobalKind::rebuild_parameter:
       require_args(args, 3, 3, "_rebuild_parameter");
       return tensor_arg(document, args);
@@ -168,14 +175,14 @@ Ref call(Document& document, const Global& callee, const std::vector<Ref>& args)
       require_args(args, 4, 4, "_rebuild_parameter_with_state");
       return tensor_arg(document, args);
     case GlobalKind::rebuild_from_type_v2:
-      return rebuild_from_type(document, args);
+      return rebuild_from_type(builder, args);
     case GlobalKind::size:
       require_args(args, 1, 1, "torch.Size");
       if (as<Tuple>(document, args[0]) == nullptr)
         throw malformed("calls torch.Size without a tuple");
       return args[0];
     case GlobalKind::inert:
-      return append(document, Inert{});
+      return builder.append(Inert{});
     case GlobalKind::tensor_class:
     case GlobalKind::storage_class:
     case GlobalKind::dtype:
@@ -184,7 +191,8 @@ Ref call(Document& document, const Global& callee, const std::vector<Ref>& args)
   throw malformed("calls something that is not a function");
 }
 
-Ref load_storage(Document& document, Ref persistent_id) {
+Ref load_storage(Builder& builder, Ref persistent_id) {
+  Document& document = builder.document;
   const auto* id = as<Tuple>(document, persistent_id);
   if (id == nullptr || id->items.size() < 5 || id->items.size() > 6)
     throw malformed("has a persistent id that is not a storage");
@@ -196,9 +204,10 @@ Ref load_storage(Document& document, Ref persistent_id) {
     throw malformed("has a persistent id that is not a storage");
   if (id->items.size() == 6 && as<None>(document, id->items[5]) == nullptr)
     throw unsupported("storage that is a view of another one, as torch before 0.4 wrote");
+  builder.spend(1, kStorageBytes);
   document.storages.push_back(
       {*key, type->element, count_arg(document, id->items[4], "storage size")});
-  return append(document, StorageRef{static_cast<std::uint32_t>(document.storages.size() - 1)});
+  return builder.append(StorageRef{static_cast<std::uint32_t>(document.storages.size() - 1)});
 }
 
 std::string_view describe(const Value& value) {

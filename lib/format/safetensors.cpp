@@ -80,7 +80,7 @@ SafetensorsFile parse_safetensors(std::span<const std::byte> bytes,
   file.path = path;
   const std::string_view header = header_text(bytes, file);
   file.header_bytes = kLengthBytes + header.size();
-  std::vector<SafetensorsEntry> entries = parse_safetensors_header(header, file);
+  std::vector<SafetensorsEntry> entries = parse_safetensors_header(header, bytes.size(), file);
   std::stable_sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) {
     return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
   });

@@ -6,7 +6,9 @@
 #include <optional>
 #include <utility>
 
+#include "format/allocation_budget.h"
 #include "format/in_quotes.h"
+#include "format/json_text.h"
 #include "lora/base/checked.h"
 
 namespace lora {
@@ -14,6 +16,11 @@ namespace {
 
 constexpr std::size_t kMaxDepth = 128;
 constexpr std::string_view kMetadataKey = "__metadata__";
+
+/// What a tensor costs that does not hold a byte: its entry here, and what the verbs say about it.
+constexpr std::uint64_t kTensorBytes = 1536;
+constexpr std::uint64_t kExtentBytes = 3 * sizeof(std::int64_t);
+constexpr std::uint64_t kMetadataBytes = 192;
 
 enum class Place {
   outside,   // before the opening brace and after the closing one
@@ -28,7 +35,7 @@ enum class Place {
 // duplicate keys.
 class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
  public:
-  explicit HeaderReader(SafetensorsFile& file) : file_(file) {}
+  HeaderReader(std::uint64_t file_size, SafetensorsFile& file) : file_(file), budget_(file_size) {}
 
   std::vector<SafetensorsEntry> take() { return std::move(entries_); }
 
@@ -49,6 +56,7 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
     if (skipped_depth_ == 0 && place_ == Place::shape) {
       if (value > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()))
         throw fail("found extent " + std::to_string(value) + " in its shape, expected below 2^63");
+      spend(kExtentBytes);
       tensor_->second.shape.push_back(static_cast<std::int64_t>(value));
       return true;
     }
@@ -62,6 +70,7 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
 
   bool string(string_t& text) override {
     if (skipped_depth_ == 0 && place_ == Place::metadata) {
+      spend(kMetadataBytes + key_.size() + text.size());
       if (!file_.metadata.emplace(std::move(key_), std::move(text)).second)
         throw malformed_safetensors(file_, "duplicate key in __metadata__");
       return true;
@@ -139,12 +148,8 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
 
   bool parse_error(std::size_t position, const std::string&,
                    const nlohmann::detail::exception& failure) override {
-    std::string reason = failure.what();
-    if (const auto colon = reason.find(": "); colon != std::string::npos)
-      reason = reason.substr(colon + 2);
-    reason = reason.substr(0, reason.find("; last read"));
-    throw malformed_safetensors(
-        file_, "its header is not valid JSON at byte " + std::to_string(position) + ": " + reason);
+    throw malformed_safetensors(file_, "its header is not valid JSON at byte " +
+                                           std::to_string(position) + ": " + reason_of(failure));
   }
 
  private:
@@ -158,6 +163,13 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
 
   Error fail(const std::string& reason) const {
     return malformed_safetensors(file_, tensor_->first, reason);
+  }
+
+  void spend(std::uint64_t bytes) {
+    if (!budget_.spend(bytes))
+      throw malformed_safetensors(file_,
+                                  "its header describes more than a file of its size justifies (" +
+                                      std::to_string(file_.tensors.size()) + " tensors so far)");
   }
 
   // A value that is not what this place holds. Unknown fields of an entry are allowed.
@@ -198,6 +210,7 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
       seen_metadata_ = true;
       return;
     }
+    spend(kTensorBytes + 3 * key_.size());
     const auto [position, is_new] = file_.tensors.try_emplace(key_);
     tensor_ = position;
     if (!is_new) throw fail("found twice, expected unique names");
@@ -228,20 +241,22 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
 
   void check_size(std::uint64_t found) const {
     const Tensor& tensor = tensor_->second;
-    const std::string what =
-        std::string(to_string(tensor.dtype)) + " of shape " + shape_to_string(tensor.shape);
     const auto count = checked_numel(tensor.shape);
-    const auto bits = count ? checked_mul(*count, bits_of(tensor.dtype)) : std::nullopt;
-    if (!bits) throw fail("the size of " + what + " does not fit in 64 bits");
-    if (*bits % 8 != 0)
-      throw fail("found " + what + ", which takes " + std::to_string(*bits) +
+    const auto checked = count ? checked_mul(*count, bits_of(tensor.dtype)) : std::nullopt;
+    const std::uint64_t bits = checked.value_or(0);
+    if (checked && bits % 8 == 0 && bits / 8 == found) return;
+    const std::string what = std::string(to_string(tensor.dtype)) + " of shape " +
+                             printable(shape_to_string(tensor.shape));
+    if (!checked) throw fail("the size of " + what + " does not fit in 64 bits");
+    if (bits % 8 != 0)
+      throw fail("found " + what + ", which takes " + std::to_string(bits) +
                  " bits, expected whole bytes");
-    if (*bits / 8 != found)
-      throw fail("found " + std::to_string(found) + " bytes in its data_offsets, expected " +
-                 std::to_string(*bits / 8) + " for " + what);
+    throw fail("found " + std::to_string(found) + " bytes in its data_offsets, expected " +
+               std::to_string(bits / 8) + " for " + what);
   }
 
   SafetensorsFile& file_;
+  AllocationBudget budget_;
   std::vector<SafetensorsEntry> entries_;
   Place place_ = Place::outside;
   std::string key_;
@@ -267,6 +282,7 @@ Error malformed_safetensors(const SafetensorsFile& file, const std::string& tens
 }
 
 std::vector<SafetensorsEntry> parse_safetensors_header(std::string_view text,
+                                                       std::uint64_t file_size,
                                                        SafetensorsFile& file) {
   // nlohmann skips a byte order mark and takes a NUL for the end of the text.
   if (text.starts_with("\xEF\xBB\xBF"))
@@ -274,7 +290,10 @@ std::vector<SafetensorsEntry> parse_safetensors_header(std::string_view text,
   if (const auto nul = text.find('\0'); nul != std::string_view::npos)
     throw malformed_safetensors(file,
                                 "its header has a NUL byte at offset " + std::to_string(nul + 8));
-  HeaderReader reader(file);
+  if (has_longer_token(text, kLongestTokenOfFile))
+    throw malformed_safetensors(file, "its header has a string or number of more than " +
+                                          std::to_string(kLongestTokenOfFile) + " bytes");
+  HeaderReader reader(file_size, file);
   nlohmann::json::sax_parse(text.begin(), text.end(), &reader);
   return reader.take();
 }

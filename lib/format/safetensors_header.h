@@ -19,8 +19,10 @@ struct SafetensorsEntry {
 };
 
 /// Parses `text`, fills file.metadata and file.tensors (names, dtypes, shapes) and returns one
-/// entry per tensor in the order of the text. Throws as read_safetensors does.
+/// entry per tensor in the order of the text. `file_size` bounds how much of it is believed. Throws
+/// as read_safetensors does.
 std::vector<SafetensorsEntry> parse_safetensors_header(std::string_view text,
+                                                       std::uint64_t file_size,
                                                        SafetensorsFile& file);
 
 /// "cannot read PATH: REASON", and with a tensor "cannot read PATH: tensor "NAME": REASON".

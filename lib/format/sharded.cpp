@@ -10,6 +10,7 @@
 #include "lora/base/checked.h"
 #include "lora/base/error.h"
 #include "lora/format/json.h"
+#include "lora/format/json_stream.h"
 
 namespace lora {
 namespace {
@@ -96,30 +97,30 @@ void check_file_name(const std::string& tensor, const std::string& file_name,
 }  // namespace
 
 ShardIndex read_shard_index(const std::filesystem::path& path) {
-  const Json document = read_json_file(path);
   const auto malformed = [&](const std::string& reason) {
     return Error(ErrorKind::malformed, "cannot use index " + path.string() + ": " + reason)
         .in_file(path.string());
   };
-  const Json* member = document.find("weight_map");
-  const JsonObject* weight_map = member != nullptr ? member->as_object() : nullptr;
-  if (weight_map == nullptr)
-    throw malformed("found " + (member != nullptr ? std::string(member->type_name()) : "nothing") +
-                    " as weight_map, expected an object");
-  if (weight_map->empty()) throw malformed("its weight_map names no tensor");
   ShardIndex index;
   index.path = path;
   std::set<std::string> files;
-  for (const auto& [tensor, value] : *weight_map) {
+  const auto take = [&](std::size_t, const std::string& tensor, const Json& value) {
     const std::string* file_name = value.as_string();
     if (file_name == nullptr)
       throw malformed("tensor " + in_quotes(tensor) + ": found " + std::string(value.type_name()) +
                       " in weight_map, expected a file name")
           .in_tensor(tensor);
     check_file_name(tensor, *file_name, path);
-    index.file_of.emplace(tensor, *file_name);
     files.insert(*file_name);
-  }
+    return index.file_of.emplace(tensor, *file_name).second;
+  };
+  const Json document = stream_json_file(path, {{"weight_map"}}, take);
+  const Json* weight_map = document.find("weight_map");
+  if (weight_map == nullptr || !weight_map->is_object())
+    throw malformed("found " +
+                    (weight_map != nullptr ? std::string(weight_map->type_name()) : "nothing") +
+                    " as weight_map, expected an object");
+  if (index.file_of.empty()) throw malformed("its weight_map names no tensor");
   index.files.assign(files.begin(), files.end());
   return index;
 }

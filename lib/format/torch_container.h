@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "format/allocation_budget.h"
 #include "format/pickle.h"
 
 namespace lora {
@@ -23,8 +24,9 @@ struct TorchContents {
 
 /// Both read `file`, which must outlive the contents, without touching the storages' bytes, and
 /// check that every storage mentioned is there with exactly the size it claims. They throw
-/// Error(malformed | unsupported) with a message that does not name the file.
-TorchContents read_zip_container(std::span<const std::byte> file);
-TorchContents read_legacy_container(std::span<const std::byte> file);
+/// Error(malformed | unsupported) with a message that does not name the file. What they allocate is
+/// paid from `budget`.
+TorchContents read_zip_container(std::span<const std::byte> file, AllocationBudget& budget);
+TorchContents read_legacy_container(std::span<const std::byte> file, AllocationBudget& budget);
 
 }  // namespace lora

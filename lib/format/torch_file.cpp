@@ -25,6 +25,9 @@ constexpr std::string_view kZipStart("PK\x03\x04", 4);
 constexpr char kPickleStart = '\x80';
 constexpr std::size_t kTarMagicAt = 257;
 
+/// What an entry of a state dict costs besides its name: the tensor, and what the verbs say of it.
+constexpr std::uint64_t kEntryBytes = 1536;
+
 /// Keys under which training scripts put the state dict, in order of preference.
 constexpr std::array<std::string_view, 4> kNests = {"model", "state_dict", "module",
                                                     "model_state_dict"};
@@ -33,11 +36,12 @@ bool starts_like_pickle(std::string_view start) {
   return start.size() >= 2 && start[0] == kPickleStart && start[1] >= 1 && start[1] <= 5;
 }
 
-TorchContents read_contents(std::span<const std::byte> file, bool& is_legacy) {
+TorchContents read_contents(std::span<const std::byte> file, AllocationBudget& budget,
+                            bool& is_legacy) {
   const std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
-  if (text.starts_with(kZipStart)) return read_zip_container(file);
+  if (text.starts_with(kZipStart)) return read_zip_container(file, budget);
   is_legacy = true;
-  if (starts_like_pickle(text)) return read_legacy_container(file);
+  if (starts_like_pickle(text)) return read_legacy_container(file, budget);
   if (text.size() > kTarMagicAt && text.substr(kTarMagicAt).starts_with("ustar"))
     throw Error(ErrorKind::unsupported, "found the tar form that torch wrote before 0.1.10")
         .with_hint("load it in Python and save it again with a current torch");
@@ -57,6 +61,15 @@ std::string key_name(const Document& document, pickle::Ref key) {
   if (const auto* number = std::get_if<std::int64_t>(&document[key]))
     return std::to_string(*number);
   return "(" + std::string(describe(document[key])) + ")";
+}
+
+void pay_for_entries(const Document& document, const Dict& dict, AllocationBudget& budget) {
+  for (const auto& item : dict.items) {
+    const auto* name = std::get_if<std::string_view>(&document[item.first]);
+    if (!budget.spend(kEntryBytes + (name != nullptr ? 2 * name->size() : 0)))
+      throw Error(ErrorKind::unsupported,
+                  "its state dict has more entries than a file of its size justifies");
+  }
 }
 
 /// Finds the dict of tensors; fills `nested_under` and, when nested, the neighbours in `ignored`.
@@ -90,8 +103,9 @@ const Dict& find_state_dict(const Document& document, TorchFile& file) {
 /// Builds the entries; equal views of one storage share one Tensor.
 class EntryBuilder {
  public:
-  EntryBuilder(const TorchContents& contents, std::shared_ptr<const MappedFile> mapping)
-      : contents_(contents), mapping_(std::move(mapping)), budget_(mapping_->bytes().size()) {}
+  EntryBuilder(const TorchContents& contents, std::shared_ptr<const MappedFile> mapping,
+               AllocationBudget& budget)
+      : contents_(contents), mapping_(std::move(mapping)), budget_(budget) {}
 
   TorchEntry build(std::string name, const pickle::TensorView& view) {
     const StorageBytes& storage = contents_.storages[view.storage];
@@ -124,16 +138,20 @@ class EntryBuilder {
 
   const TorchContents& contents_;
   std::shared_ptr<const MappedFile> mapping_;
-  CopyBudget budget_;
+  AllocationBudget& budget_;
   std::map<Key, Tensor> copies_;
 };
 
 void read_entries(const TorchContents& contents, const std::shared_ptr<const MappedFile>& mapping,
-                  TorchFile& file) {
+                  AllocationBudget& budget, TorchFile& file) {
   const Document& document = contents.document;
+  if (const auto* root = std::get_if<Dict>(&document.root_value()))
+    pay_for_entries(document, *root, budget);
   const Dict& dict = find_state_dict(document, file);
+  if (!file.nested_under.empty()) pay_for_entries(document, dict, budget);
   const std::string prefix = file.nested_under.empty() ? "" : file.nested_under + ".";
-  EntryBuilder builder(contents, mapping);
+  EntryBuilder builder(contents, mapping, budget);
+  file.entries.reserve(dict.items.size());
   std::set<std::string_view> names;
   for (const auto& [key, value] : dict.items) {
     const auto* tensor = std::get_if<pickle::TensorRef>(&document[value]);
@@ -167,8 +185,9 @@ TorchFile read_torch_file(const std::filesystem::path& path) {
   TorchFile file;
   file.path = path;
   try {
-    const TorchContents contents = read_contents(mapping->bytes(), file.is_legacy);
-    read_entries(contents, mapping, file);
+    AllocationBudget budget(mapping->bytes().size());
+    const TorchContents contents = read_contents(mapping->bytes(), budget, file.is_legacy);
+    read_entries(contents, mapping, budget, file);
   } catch (const Error& error) {
     throw Error(error.kind(), "cannot read torch file " + path.string() + ": " + error.message())
         .in_file(path.string())

@@ -23,9 +23,10 @@ Error malformed(const std::string& what) { return Error(ErrorKind::malformed, wh
 /// Parses one pickle after another.
 class PickleSequence {
  public:
-  explicit PickleSequence(std::span<const std::byte> file) : file_(file) {}
+  PickleSequence(std::span<const std::byte> file, AllocationBudget& budget)
+      : file_(file), budget_(budget) {}
   Document next() {
-    Document document = pickle::parse(file_.subspan(position_));
+    Document document = pickle::parse(file_.subspan(position_), budget_);
     position_ += document.consumed;
     return document;
   }
@@ -33,6 +34,7 @@ class PickleSequence {
 
  private:
   std::span<const std::byte> file_;
+  AllocationBudget& budget_;
   std::size_t position_ = 0;
 };
 
@@ -112,8 +114,8 @@ void read_storages(const Document& keys, std::span<const std::byte> data, Slots&
 
 }  // namespace
 
-TorchContents read_legacy_container(std::span<const std::byte> file) {
-  PickleSequence pickles(file);
+TorchContents read_legacy_container(std::span<const std::byte> file, AllocationBudget& budget) {
+  PickleSequence pickles(file, budget);
   check_magic(pickles.next());
   check_protocol(pickles.next());
   check_byte_order(pickles.next());

@@ -13,9 +13,6 @@
 namespace lora {
 namespace {
 
-constexpr std::uint64_t kCopiesPerFile = 4;
-constexpr std::uint64_t kSmallCopies = std::uint64_t{1} << 20;
-
 Error outside_storage(const pickle::TensorView& view, std::size_t storage_bytes) {
   return Error(ErrorKind::malformed,
                "a view of shape " + shape_to_string(view.shape) + " with strides " +
@@ -66,17 +63,6 @@ void copy_strided(const pickle::TensorView& view, std::span<const std::byte> sto
 
 }  // namespace
 
-CopyBudget::CopyBudget(std::uint64_t file_size)
-    : left_(file_size > (std::numeric_limits<std::uint64_t>::max() - kSmallCopies) / kCopiesPerFile
-                ? std::numeric_limits<std::uint64_t>::max()
-                : file_size * kCopiesPerFile + kSmallCopies) {}
-
-bool CopyBudget::spend(std::uint64_t bytes) {
-  if (bytes > left_) return false;
-  left_ -= bytes;
-  return true;
-}
-
 bool is_contiguous(const pickle::TensorView& view) {
   std::uint64_t expected = 1;
   for (std::size_t i = view.shape.size(); i-- > 0;) {
@@ -88,7 +74,7 @@ bool is_contiguous(const pickle::TensorView& view) {
 }
 
 Tensor view_tensor(const pickle::TensorView& view, std::span<const std::byte> storage,
-                   const std::shared_ptr<const void>& keep_alive, CopyBudget& budget) {
+                   const std::shared_ptr<const void>& keep_alive, AllocationBudget& budget) {
   if (!view.element->dtype)
     throw Error(ErrorKind::unsupported,
                 "found dtype " + std::string(view.element->torch_name) + ", which is not handled");
@@ -109,9 +95,10 @@ Tensor view_tensor(const pickle::TensorView& view, std::span<const std::byte> st
                             static_cast<std::size_t>(*size)),
             keep_alive};
   if (!budget.spend(*size))
-    throw Error(ErrorKind::unsupported, "a view of shape " + shape_to_string(view.shape) +
-                                            " with strides " + shape_to_string(view.strides) +
-                                            " would take more memory than four times the file")
+    throw Error(ErrorKind::unsupported,
+                "a view of shape " + shape_to_string(view.shape) + " with strides " +
+                    shape_to_string(view.strides) +
+                    " would take more memory than a file of its size justifies")
         .with_hint("save the tensor with .contiguous()");
   std::vector<std::byte> data(static_cast<std::size_t>(*size));
   copy_strided(view, storage, data.data());

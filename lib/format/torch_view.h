@@ -6,31 +6,20 @@
 #include <memory>
 #include <span>
 
+#include "format/allocation_budget.h"
 #include "format/pickle.h"
 #include "lora/base/tensor.h"
 
 namespace lora {
-
-/// Bytes that copies of non-contiguous views may still take. A view with stride 0 describes any
-/// number of elements in a few bytes of file, so the copies of one file together are bounded by a
-/// multiple of the file's size.
-class CopyBudget {
- public:
-  explicit CopyBudget(std::uint64_t file_size);
-  /// False when fewer than `bytes` are left.
-  bool spend(std::uint64_t bytes);
-
- private:
-  std::uint64_t left_;
-};
 
 /// True when the elements follow each other in row-major order; extents of 1 may have any stride.
 bool is_contiguous(const pickle::TensorView& view);
 
 /// The tensor of `view` on the bytes of its storage: in place when contiguous, else a copy. Throws
 /// Error(malformed) when an element lies outside the storage or a size overflows,
-/// Error(unsupported) for dtypes without a counterpart and for copies beyond the budget.
+/// Error(unsupported) for dtypes without a counterpart and for copies beyond the budget: a view
+/// with stride 0 describes any number of elements in a few bytes of file.
 Tensor view_tensor(const pickle::TensorView& view, std::span<const std::byte> storage,
-                   const std::shared_ptr<const void>& keep_alive, CopyBudget& budget);
+                   const std::shared_ptr<const void>& keep_alive, AllocationBudget& budget);
 
 }  // namespace lora

@@ -35,8 +35,8 @@ void check_byte_order(const ZipReader& zip, const std::string& folder) {
 
 }  // namespace
 
-TorchContents read_zip_container(std::span<const std::byte> file) {
-  const ZipReader zip(file);
+TorchContents read_zip_container(std::span<const std::byte> file, AllocationBudget& budget) {
+  const ZipReader zip(file, budget);
   const std::string folder = find_folder(zip);
   if (zip.find(folder + "constants.pkl") != nullptr)
     throw Error(ErrorKind::unsupported, "found a TorchScript archive, expected a state dict")
@@ -49,7 +49,7 @@ TorchContents read_zip_container(std::span<const std::byte> file) {
   check_byte_order(zip, folder);
 
   TorchContents contents;
-  contents.document = pickle::parse(pickle->payload);
+  contents.document = pickle::parse(pickle->payload, budget);
   std::unordered_map<std::string_view, std::uint64_t> ids;
   for (const pickle::Storage& storage : contents.document.storages) {
     const ZipEntry* entry = zip.find(folder + "data/" + std::string(storage.key));

@@ -249,8 +249,12 @@ void check_overlaps(std::vector<std::pair<std::uint64_t, std::uint64_t>> ranges)
 
 }  // namespace
 
-ZipReader::ZipReader(Bytes archive) {
+ZipReader::ZipReader(Bytes archive, AllocationBudget& budget) {
   const Directory directory = find_directory(archive);
+  constexpr std::uint64_t kEntryBytes = 192;  // three tables hold it while they are built
+  if (!budget.spend(directory.entries * kEntryBytes))
+    throw malformed("has " + std::to_string(directory.entries) +
+                    " entries, more than a file of its size justifies");
   const Bytes records = archive.first(static_cast<std::size_t>(directory.offset));
   ByteCursor cursor(archive.subspan(static_cast<std::size_t>(directory.offset),
                                     static_cast<std::size_t>(directory.size)));

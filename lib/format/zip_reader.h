@@ -16,6 +16,8 @@
 #include <string_view>
 #include <vector>
 
+#include "format/allocation_budget.h"
+
 namespace lora {
 
 struct ZipEntry {
@@ -27,8 +29,9 @@ struct ZipEntry {
 class ZipReader {
  public:
   /// Reads the directory of the archive that fills `archive` exactly; the bytes must outlive the
-  /// reader. Throws Error(malformed | unsupported) with a message that names the entry.
-  explicit ZipReader(std::span<const std::byte> archive);
+  /// reader. Throws Error(malformed | unsupported) with a message that names the entry, also when
+  /// there are more entries than `budget` allows.
+  ZipReader(std::span<const std::byte> archive, AllocationBudget& budget);
 
   const std::vector<ZipEntry>& entries() const { return entries_; }  ///< in directory order
   const ZipEntry* find(std::string_view name) const;                 ///< null when absent

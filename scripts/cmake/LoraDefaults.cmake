@@ -21,6 +21,7 @@ if(LORA_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
 endif()
 
 option(LORA_WERROR "Treat warnings as errors" OFF)
+option(LORA_FUZZ "Build the fuzz targets for libFuzzer (Clang) instead of the tests" OFF)
 set(LORA_SANITIZE "" CACHE STRING "Sanitizers, as given to -fsanitize=")
 
 add_library(lora_options INTERFACE)
@@ -33,6 +34,14 @@ if(LORA_WERROR)
   target_compile_options(lora_options INTERFACE -Werror)
 endif()
 if(LORA_SANITIZE)
-  add_compile_options(-fsanitize=${LORA_SANITIZE} -fno-omit-frame-pointer -g1)
+  add_compile_options(-fsanitize=${LORA_SANITIZE} -fno-sanitize-recover=all
+    -fno-omit-frame-pointer -g1)
   add_link_options(-fsanitize=${LORA_SANITIZE})
+endif()
+if(LORA_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    message(FATAL_ERROR "LORA_FUZZ needs Clang, whose runtime brings libFuzzer "
+      "(cmake --preset fuzz; found ${CMAKE_CXX_COMPILER_ID})")
+  endif()
+  add_compile_options(-fsanitize=fuzzer-no-link)
 endif()

@@ -82,6 +82,11 @@ TEST_CASE("an expression that explodes is stopped") {
   const PythonRegex regex("(a+)+[bc]");
   testing::require_error(ErrorKind::usage, "cannot match the regular expression",
                          [&] { regex.full_match(std::string(4000, 'a')); });
+  // A short path is enough, and many of them must not take minutes.
+  testing::require_error(ErrorKind::usage, "match limit exceeded",
+                         [&] { PythonRegex("(a+)+$").match(std::string(40, 'a') + "b"); });
+  CHECK(PythonRegex(R"((.*\.)?(.*\.)?(.*\.)?(q|k|v)_proj)")
+            .full_match("base.model.model.decoder.layers.103.self_attn.attention.inner.q_proj"));
 }
 
 TEST_CASE("names that are not UTF-8 match nothing") {

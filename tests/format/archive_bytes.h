@@ -10,10 +10,18 @@
 #include <string_view>
 #include <vector>
 
+#include "format/allocation_budget.h"
+
 namespace lora::testing {
 
 inline std::span<const std::byte> bytes_of(std::string_view text) {
   return std::as_bytes(std::span(text));
+}
+
+/// What reading a file of a mebibyte may allocate, afresh at each call.
+inline AllocationBudget& plenty() {
+  static thread_local AllocationBudget budget(0);
+  return budget = AllocationBudget(std::uint64_t{1} << 20);
 }
 
 inline std::string little(std::uint64_t value, std::size_t width) {

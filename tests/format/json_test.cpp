@@ -89,6 +89,45 @@ TEST_CASE("json refuses nesting beyond 128 levels") {
   require_refused("nested deeper than 128 levels", std::string(1'000'000, '['));
 }
 
+TEST_CASE("json refuses values that take more memory than their text justifies") {
+  const auto repeated = [](std::size_t count, const std::string& item) {
+    std::string text = "[";
+    for (std::size_t i = 0; i < count; ++i) text += item + ",";
+    return text + item + "]";
+  };
+  constexpr std::string_view kReason = "more memory than a file of its size justifies";
+  REQUIRE(parse(repeated(100'000, "0")).as_array()->size() == 100'001);
+  require_refused(kReason, repeated(270'000, "0"));
+  require_refused(kReason, repeated(270'000, "[]"));
+  std::string members = "{\"a\":1";
+  for (int i = 0; i < 150'000; ++i) members += ",\"" + std::to_string(i) + "\":1";
+  require_refused(kReason, members + "}");
+}
+
+TEST_CASE("json refuses strings and numbers that are too long") {
+  const std::string long_text(std::size_t{16} << 20, 'x');
+  REQUIRE(parse("[\"" + long_text.substr(0, 1 << 20) + "\"]").as_array()->size() == 1);
+  require_refused("a string or number of more than 16777216 bytes", "[\"" + long_text + "\"]");
+  require_refused("a string or number of more than", "{\"" + long_text + "\": 1}");
+  require_refused("a string or number of more than", "[1, " + std::string(17 << 20, '1') + "]");
+  // An escaped quote does not end a string.
+  std::string escaped;
+  for (int i = 0; i < (9 << 20); ++i) escaped += "\\\"";
+  require_refused("a string or number of more than", "[\"" + escaped + "\"]");
+}
+
+TEST_CASE("json files are small configurations") {
+  const testing::TempDir folder;
+  const auto refused = [&](std::string_view part, const std::string& text) {
+    testing::write_file(folder / "x.json", text);
+    testing::require_error(ErrorKind::malformed, part, [&] { read_json_file(folder / "x.json"); });
+  };
+  refused("expected at most 8388608", "[" + std::string(9 << 20, ' ') + "]");
+  refused("more than 2097152 bytes", "[\"" + std::string(3 << 20, 'x') + "\"]");
+  testing::write_file(folder / "x.json", "[\"" + std::string(1 << 20, 'x') + "\"]");
+  REQUIRE(read_json_file(folder / "x.json").as_array()->size() == 1);
+}
+
 TEST_CASE("json messages stay on one short line") {
   try {
     parse("\"" + std::string(100'000, 'x') + "\xFF\n");

@@ -277,4 +277,33 @@ TEST_CASE("reader keeps messages short and on one line whatever the name") {
   }
 }
 
+TEST_CASE("reader refuses headers that describe more than the file justifies") {
+  const auto tensors = [](std::size_t count) {
+    std::string header = "{";
+    for (std::size_t i = 0; i < count; ++i)
+      header += (i == 0 ? "\"" : ",\"") + std::to_string(i) +
+                R"(":{"dtype":"F32","shape":[0],"data_offsets":[0,0]})";
+    return safetensors_bytes(header + "}");
+  };
+  REQUIRE(parse_bytes(tensors(10'000)).tensors.size() == 10'000);
+  constexpr std::string_view kReason = "describes more than a file of its size justifies";
+  try {
+    parse_bytes(tensors(30'000));
+    FAIL("no error was thrown");
+  } catch (const Error& error) {
+    REQUIRE(error.message().find(kReason) != std::string::npos);
+  }
+  std::string shape = "1";
+  for (int i = 0; i < 2'000'000; ++i) shape += ",1";
+  require_malformed(kReason, with_entry(R"({"dtype":"F32","data_offsets":[0,4],"shape":[)" + shape +
+                                        "]}"));
+  std::string metadata = R"("0":"")";
+  for (int i = 1; i < 240'000; ++i) metadata += ",\"" + std::to_string(i) + R"(":"")";
+  require_malformed(kReason, safetensors_bytes(R"({"__metadata__":{)" + metadata + "}}"));
+  require_malformed("a string or number of more than 2097152 bytes",
+                    safetensors_bytes("{\"" + std::string(3 << 20, 'n') +
+                                          R"(":{"dtype":"U8","shape":[],"data_offsets":[0,1]}})",
+                                      "x"));
+}
+
 }  // namespace lora

@@ -20,7 +20,7 @@ std::string text_of(std::span<const std::byte> bytes) {
 
 void require_refused(ErrorKind kind, std::string_view part, const ArchiveSpec& spec) {
   const std::string archive = zip_of(spec);
-  require_error(kind, part, [&] { ZipReader reader(bytes_of(archive)); });
+  require_error(kind, part, [&] { ZipReader reader(bytes_of(archive), plenty()); });
 }
 
 class MemoryFile final : public WritableFile {
@@ -57,7 +57,7 @@ TEST_CASE("the crc is the one of zip files, for every length and in pieces") {
 
 TEST_CASE("stored entries are views of the archive") {
   const std::string archive = zip_of(two_entries());
-  const ZipReader reader(bytes_of(archive));
+  const ZipReader reader(bytes_of(archive), plenty());
   REQUIRE(reader.entries().size() == 2);
   REQUIRE(reader.entries()[1].name == "a/y");
   const ZipEntry* entry = reader.find("a/x");
@@ -72,7 +72,7 @@ TEST_CASE("stored entries are views of the archive") {
 TEST_CASE("a payload that does not have the recorded crc is told on request") {
   std::string archive = zip_of(two_entries());
   archive[archive.find("hello")] = 'j';
-  const ZipReader reader(bytes_of(archive));
+  const ZipReader reader(bytes_of(archive), plenty());
   require_error(ErrorKind::malformed, "CRC", [&] { ZipReader::check_crc(*reader.find("a/x")); });
 }
 
@@ -86,7 +86,7 @@ TEST_CASE("a data descriptor must agree with the directory") {
   for (const std::string& signature : {std::string(), std::string("PK\x07\x08")}) {
     entry.descriptor = signature + values;
     const std::string archive = zip_of(spec);
-    REQUIRE(ZipReader(bytes_of(archive)).entries().size() == 2);
+    REQUIRE(ZipReader(bytes_of(archive), plenty()).entries().size() == 2);
   }
   entry.descriptor = "PK\x07\x08" + little(slow_crc32("hello"), 4) + little(6, 4) + little(6, 4);
   require_refused(ErrorKind::malformed, "data descriptor", spec);
@@ -121,7 +121,7 @@ TEST_CASE("records that overlap are refused") {
   const std::string inner = zip_of({.entries = {{.name = "b", .content = "zz"}}});
   const std::string record = inner.substr(0, inner.find("PK\x01\x02"));
   ArchiveSpec spec{.entries = {{.name = "a", .content = record}, {.name = "b", .content = "zz"}}};
-  REQUIRE(ZipReader(bytes_of(zip_of(spec))).entries().size() == 2);
+  REQUIRE(ZipReader(bytes_of(zip_of(spec)), plenty()).entries().size() == 2);
   spec.entries[1].central_offset = 30 + 1;
   require_refused(ErrorKind::malformed, "overlap", spec);
 }
@@ -159,9 +159,9 @@ TEST_CASE("a directory that is not where the end record says is refused") {
   require_refused(ErrorKind::malformed, "bytes after its last entry", fewer);
   const std::string prepended = "#!/bin/sh\n" + zip_of(two_entries());
   require_error(ErrorKind::malformed, "does not end where",
-                [&] { ZipReader reader(bytes_of(prepended)); });
+                [&] { ZipReader reader(bytes_of(prepended), plenty()); });
   require_error(ErrorKind::malformed, "no end record",
-                [&] { ZipReader reader(bytes_of("PK\x03\x04 nothing")); });
+                [&] { ZipReader reader(bytes_of("PK\x03\x04 nothing"), plenty()); });
 }
 
 TEST_CASE("zip64 records are read where the plain fields are saturated, and must agree") {
@@ -169,7 +169,7 @@ TEST_CASE("zip64 records are read where the plain fields are saturated, and must
   spec.entries[0].central_size = 0xFFFFFFFF;
   spec.entries[0].central_extra = little(1, 2) + little(16, 2) + little(5, 8) + little(5, 8);
   const std::string plain = zip_of(spec);
-  REQUIRE(text_of(ZipReader(bytes_of(plain)).find("a/x")->payload) == "hello");
+  REQUIRE(text_of(ZipReader(bytes_of(plain), plenty()).find("a/x")->payload) == "hello");
 
   const std::size_t start = plain.find("PK\x01\x02");
   const std::size_t end = plain.find("PK\x05\x06");
@@ -178,7 +178,7 @@ TEST_CASE("zip64 records are read where the plain fields are saturated, and must
   spec.entry_count = 0xFFFF;
   spec.after_directory = end64(2, end - start, start, end);
   const std::string wide = zip_of(spec);
-  REQUIRE(ZipReader(bytes_of(wide)).entries().size() == 2);
+  REQUIRE(ZipReader(bytes_of(wide), plenty()).entries().size() == 2);
 
   spec.entry_count = 3;
   require_refused(ErrorKind::malformed, "disagree", spec);
@@ -201,7 +201,7 @@ TEST_CASE("what the writer wrote is read back, payloads aligned") {
     writer.add(std::string(length, 'n'), std::string(length * 3, 'c'));
   writer.add("empty", "");
   writer.finish();
-  const ZipReader reader(bytes_of(file.content));
+  const ZipReader reader(bytes_of(file.content), plenty());
   REQUIRE(reader.entries().size() == 70);
   for (const ZipEntry& entry : reader.entries()) {
     ZipReader::check_crc(entry);

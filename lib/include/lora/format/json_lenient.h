@@ -16,7 +16,7 @@ struct LenientJson {
   std::vector<Json> earlier_values;  ///< for each of them, the value that was replaced
 };
 
-/// As parse_json, except that repeated keys are no error.
+/// As parse_json with the limits of read_json_file, except that repeated keys are no error.
 LenientJson parse_json_lenient(std::string_view text, std::string_view context);
 
 }  // namespace lora

@@ -51,9 +51,9 @@ bool looks_like_torch_file(const std::filesystem::path& path);
 /// these that is a dict with a tensor in it), else at the top level.
 ///
 /// Views are checked against their storage with overflow-safe arithmetic. A view with gaps or
-/// repetitions (transposed, sliced, expanded) is copied; the copies of one file together may take
-/// at most four times the size of the file plus 1 MiB, so that an expanded view of a few bytes
-/// cannot ask for more memory than the file justifies.
+/// repetitions (transposed, sliced, expanded) is copied; these copies and all else that
+/// one file makes the reader allocate may take 40 MiB and once the size of the file, so that an
+/// expanded view of a few bytes cannot ask for more memory than the file justifies.
 ///
 /// Throws Error(not_found) for a missing file; Error(malformed) for broken archives and pickles,
 /// archives whose directory contradicts the records, missing or misshapen storages, views outside

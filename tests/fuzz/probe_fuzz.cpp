@@ -1,0 +1,15 @@
+// probe.safetensors: inputs and outputs fit together.
+#include "fuzz.h"
+#include "lora/adapter/manifest.h"
+
+int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  using namespace lora;
+  static const fuzz::InputFolder folder;
+  const auto path = folder.put(kProbeName, fuzz::text_of(data, size));
+  fuzz::accepts([&] {
+    const Probe probe = read_probe(path);
+    fuzz::require(!probe.inputs.empty(), "a probe has inputs");
+    fuzz::require(probe.base.shape == probe.adapted.shape, "both outputs have one shape");
+  });
+  return 0;
+}
