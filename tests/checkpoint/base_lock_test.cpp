@@ -137,7 +137,7 @@ TEST_CASE("a lock that is not exactly one is refused") {
   refused("20", "-20", "wrong shape");
   refused("\"sha256\": \"", "\"sha256\": \"z", "64 hexadecimal digits");
   refused("\"root\": \"", "\"root\": \"0", "64 hexadecimal digits");
-  refused("\"twin.weight\": \"fc1.weight\"", "\"twin.weight\": \"none\"", "alias twin.weight");
+  refused("\"twin.weight\": \"fc1.weight\"", "\"twin.weight\": \"none\"", "alias \"twin.weight\"");
   const std::string digest = chain_lock().tensors.at("fc1.bias").digest.hex();
   refused(digest, std::string(64, '0'), "root is not that of its tensors");
   require_error(ErrorKind::not_found, "no such file", [&] { read_base_lock(dir / "none.json"); });

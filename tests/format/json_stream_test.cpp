@@ -22,8 +22,8 @@ Streamed stream(const std::string& text, const std::vector<JsonPlace>& places) {
       folder / "x.json", places, [&](std::size_t place, const std::string& key, const Json& value) {
         const std::string member =
             std::to_string(place) + ":" + key + "=" + dump_json(value, kCompactStyle);
-        const bool is_new = std::find(result.members.begin(), result.members.end(), member) ==
-                            result.members.end();
+        const bool is_new =
+            std::find(result.members.begin(), result.members.end(), member) == result.members.end();
         result.members.push_back(member);
         return is_new;
       });
@@ -43,10 +43,8 @@ TEST_CASE("members of streamed objects are handed over in order and left out of 
   const auto result = stream(R"({"a": 1, "m": {"x": [1, {"y": 2}], "b": {}}, "n": {"k": null},
                                  "o": {"m": {"z": 3}}})",
                              {{"m"}, {"o", "m"}});
-  REQUIRE(result.members ==
-          std::vector<std::string>{R"(0:x=[1,{"y":2}])", "0:b={}", "1:z=3"});
-  REQUIRE(dump_json(result.rest, kCompactStyle) ==
-          R"({"a":1,"m":{},"n":{"k":null},"o":{"m":{}}})");
+  REQUIRE(result.members == std::vector<std::string>{R"(0:x=[1,{"y":2}])", "0:b={}", "1:z=3"});
+  REQUIRE(dump_json(result.rest, kCompactStyle) == R"({"a":1,"m":{},"n":{"k":null},"o":{"m":{}}})");
 }
 
 TEST_CASE("a place is the object there and no other of that name") {

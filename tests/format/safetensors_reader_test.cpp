@@ -295,8 +295,8 @@ TEST_CASE("reader refuses headers that describe more than the file justifies") {
   }
   std::string shape = "1";
   for (int i = 0; i < 2'000'000; ++i) shape += ",1";
-  require_malformed(kReason, with_entry(R"({"dtype":"F32","data_offsets":[0,4],"shape":[)" + shape +
-                                        "]}"));
+  require_malformed(kReason,
+                    with_entry(R"({"dtype":"F32","data_offsets":[0,4],"shape":[)" + shape + "]}"));
   std::string metadata = R"("0":"")";
   for (int i = 1; i < 240'000; ++i) metadata += ",\"" + std::to_string(i) + R"(":"")";
   require_malformed(kReason, safetensors_bytes(R"({"__metadata__":{)" + metadata + "}}"));

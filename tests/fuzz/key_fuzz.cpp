@@ -11,6 +11,7 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const ParsedKey again = parse_key(clean);
   fuzz::require(to_peft_key(again) == clean || !again.wrappers.empty(),
                 "a clean name stays as it is", clean);
-  fuzz::require(to_peft_key(again).size() <= clean.size(), "cleaning a clean name adds nothing", clean);
+  fuzz::require(to_peft_key(again).size() <= clean.size(), "cleaning a clean name adds nothing",
+                clean);
   return 0;
 }
