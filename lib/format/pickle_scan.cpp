@@ -243,7 +243,8 @@ void scan_sequence(std::span<const std::byte> bytes, PickleScan& scan) {
 void scan_archive(std::span<const std::byte> bytes, PickleScan& scan) {
   scan.is_pickle = true;
   try {
-    const ZipReader zip(bytes);
+    AllocationBudget budget(bytes.size());
+    const ZipReader zip(bytes, budget);
     for (const ZipEntry& entry : zip.entries())
       if (entry.name.ends_with(".pkl")) scan_sequence(entry.payload, scan);
     scan.is_pickle = true;

@@ -119,7 +119,7 @@ def manifests():
     record = b'"%x":{"dtype":"F32","shape":[1],"sha256":"' + b"0" * 64 + b'","mean":0.5}'
     yield "tensors", lambda: (
         b'{"schema":"lora.manifest/1","base":null,"scaling":{},"tensors":{'
-        + _entries(150_000, lambda i: record % i) + b'},"history":[]}')
+        + _entries(60_000, lambda i: record % i) + b'},"history":[]}')
     yield "history", lambda: (
         b'{"schema":"lora.manifest/1","base":null,"scaling":{},"tensors":{},"history":['
         + b"{}," * (4 * MIB) + b"{}]}")
