@@ -276,7 +276,8 @@ TEST_CASE("LV805: a torch archive with much more in it than its tensors") {
   const fs::path weights = folder.adapter / kAdapterPickleName;
   const std::string honest = read_file(weights);
   const auto with_extra = [&](std::size_t bytes) {
-    const ZipReader zip(std::as_bytes(std::span(honest)));
+    AllocationBudget budget(honest.size());
+    const ZipReader zip(std::as_bytes(std::span(honest)), budget);
     const std::string first(zip.entries().front().name);
     const std::string extra(bytes, 'x');
     write_file_atomically(weights, WriteOptions{true, nullptr}, [&](WritableFile& file) {
