@@ -1,6 +1,7 @@
 #include "lora/ops/save.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "lora/adapter/manifest.h"
@@ -13,6 +14,8 @@
 #include "lora/engine.h"
 #include "lora/ops/fit.h"
 #include "lora/ops/statistics.h"
+#include "ops/cast_tensors.h"
+#include "ops/model_card.h"
 #include "ops/rules/rule.h"
 #include "ops/save_config.h"
 #include "ops/state_dict.h"
@@ -20,45 +23,97 @@
 namespace lora {
 namespace {
 
+namespace fs = std::filesystem;
+
+constexpr const char* kDefaultName = "default";
+constexpr const char* kModelCardName = "README.md";
+
+// The adapters of a directory as PEFT lays several out, by name; empty for anything else.
+std::map<std::string, fs::path> adapters_in(const fs::path& source) {
+  std::map<std::string, fs::path> found;
+  if (!fs::is_directory(source)) return found;
+  if (is_adapter_directory(source)) found.emplace(kDefaultName, source);
+  for (const fs::directory_entry& entry : fs::directory_iterator(source))
+    if (is_adapter_directory(entry.path()))
+      found.emplace(entry.path().filename().string(), entry.path());
+  return found;
+}
+
+fs::path choose_source(const SaveOptions& options) {
+  const auto found = adapters_in(options.source);
+  // A directory that is an adapter itself stands for that one, whatever lies beside it.
+  if (found.empty() || (!options.adapter_name && found.contains(kDefaultName)))
+    return options.source;
+  const auto named = options.adapter_name ? found.find(*options.adapter_name) : found.begin();
+  if (named != found.end() && (options.adapter_name || found.size() == 1)) return named->second;
+  std::string listed;
+  for (const auto& [name, path] : found) listed += (listed.empty() ? "" : ", ") + name;
+  throw Error(ErrorKind::usage, "cannot save from " + options.source.string() +
+                                    ": it holds the adapters " + listed + ", expected " +
+                                    (options.adapter_name ? "one called " + *options.adapter_name
+                                                          : "a choice of one"))
+      .in_file(options.source.string())
+      .with_hint("--adapter-name NAME picks one, --adapter-name all saves every one");
+}
+
 class Saving {
  public:
-  explicit Saving(const SaveOptions& options)
-      : options_(options), source_(options.source.string()) {
-    report_.output = options.output;
+  Saving(const SaveOptions& options, fs::path source, fs::path output,
+         std::optional<std::string> name)
+      : options_(options),
+        path_(std::move(source)),
+        source_(path_.string()),
+        name_(std::move(name)) {
+    report_.output = std::move(output);
+    report_.adapter_name = name_.value_or(kDefaultName);
   }
 
-  SaveReport run() {
-    if (!options_.dry_run) require_absent(options_.output, options_.write.force, true);
+  void prepare() {
     read();
     check_tensors();
     check_config();
     if (options_.base) require_fit(report_.adapter, *options_.base);
+    cast();
     if (!options_.bare) record();
     for (const auto& [key, tensor] : report_.adapter.tensors) report_.bytes += tensor.bytes.size();
-    if (!options_.dry_run) write();
-    return std::move(report_);
   }
 
+  void write(AtomicDirectory& directory) const {
+    write_adapter(directory, report_.adapter.config, report_.adapter.tensors);
+    if (options_.model_card)
+      directory.write(kModelCardName, model_card(report_.adapter, is_for_transformers()));
+    if (options_.bare) return;
+    write_manifest(directory, manifest_);
+    if (probe_) write_probe(directory, *probe_);
+  }
+
+  SaveReport take_report() { return std::move(report_); }
+
  private:
+  const AdapterConfig* given_config() const {
+    const auto own = options_.configs.find(report_.adapter_name);
+    if (own != options_.configs.end()) return &own->second;
+    return options_.config ? &*options_.config : nullptr;
+  }
+
   void read() {
-    if (is_adapter_directory(options_.source)) {
+    if (is_adapter_directory(path_)) {
       if (options_.flags.alpha || options_.flags.use_rslora || options_.flags.task)
         throw Error(ErrorKind::usage, "cannot apply --alpha, --rslora or --task to " + source_ +
                                           ": an adapter says these itself")
             .in_file(source_)
             .with_hint("--adapter-config replaces its configuration");
-      Adapter adapter = open_adapter(options_.source);
-      previous_ = read_manifest(options_.source);
+      Adapter adapter = open_adapter(path_);
+      previous_ = read_manifest(path_);
+      std::set<std::string> unwrapped;
       for (const std::string& key : adapter.unclean_keys)
-        for (const std::string& wrapper : parse_key(key).wrappers) unwrapped_.insert(wrapper);
-      report_.unwrapped.assign(unwrapped_.begin(), unwrapped_.end());
-      AdapterConfig config = options_.config.value_or(adapter.config);
-      report_.adapter =
-          make_adapter(std::move(config), std::move(adapter.tensors), options_.source);
+        for (const std::string& wrapper : parse_key(key).wrappers) unwrapped.insert(wrapper);
+      report_.unwrapped.assign(unwrapped.begin(), unwrapped.end());
+      AdapterConfig config = given_config() ? *given_config() : adapter.config;
+      report_.adapter = make_adapter(std::move(config), std::move(adapter.tensors), path_);
       return;
     }
-    const AdapterConfig* given = options_.config ? &*options_.config : nullptr;
-    AdapterPart part = adapter_part(read_state_dict(options_.source), given, options_.source);
+    AdapterPart part = adapter_part(read_state_dict(path_), given_config(), path_, name_);
     report_.left_out = std::move(part.left_out);
     report_.left_out_bytes = part.left_out_bytes;
     report_.unwrapped = std::move(part.unwrapped);
@@ -73,9 +128,10 @@ class Saving {
       for (const ModuleInfo& info : list_modules(*options_.base)) known.push_back(info.module_path);
     std::sort(known.begin(), known.end());
     known.erase(std::unique(known.begin(), known.end()), known.end());
-    AdapterConfig config =
-        given ? *given : config_from_keys(part.tensors, options_.flags, known, source_);
-    report_.adapter = make_adapter(std::move(config), std::move(part.tensors), options_.source);
+    AdapterConfig config = given_config()
+                               ? *given_config()
+                               : config_from_keys(part.tensors, options_.flags, known, source_);
+    report_.adapter = make_adapter(std::move(config), std::move(part.tensors), path_);
   }
 
   // A whole pair whose rank is not the configured one is no damage; check_config reports it.
@@ -102,7 +158,8 @@ class Saving {
     for (std::size_t i = 0; i < floats.size(); ++i)
       if (bad[i] >= 0)
         faults.push_back(floats[i]->first + ": not finite at element " + std::to_string(bad[i]));
-    if (adapter.modules.empty() && faults.empty()) faults.push_back("no complete LoRA layer");
+    if (adapter.modules.empty() && adapter.tokens.empty() && faults.empty())
+      faults.push_back("no complete LoRA layer");
     if (faults.empty()) return;
     throw Error(ErrorKind::malformed,
                 "cannot save from " + source_ + ": " + rules::join_some(faults))
@@ -110,21 +167,36 @@ class Saving {
   }
 
   void check_config() {
-    AdapterConfig& config = report_.adapter.config;
-    if (options_.flags.base_name) config.base_model_name_or_path = options_.flags.base_name;
+    if (options_.flags.base_name)
+      report_.adapter.config.base_model_name_or_path = options_.flags.base_name;
     std::vector<std::string> faults;
-    for (const LoraModule& module : report_.adapter.modules) {
-      const std::int64_t expected = rank_of(config, module.module_path);
-      if (module.rank != expected)
-        faults.push_back(module.module_path + " has rank " + std::to_string(module.rank) +
-                         ", the configuration says " + std::to_string(expected));
-    }
+    for (const KeyProblem& problem : report_.adapter.problems)
+      if (contradicts_config(problem)) faults.push_back(problem.key + " " + problem.message);
     if (faults.empty()) return;
     throw Error(ErrorKind::incompatible,
                 "cannot save from " + source_ +
                     ": tensors and configuration disagree: " + rules::join_some(faults))
         .in_file(source_)
         .with_hint("give the adapter_config.json that belongs to these weights");
+  }
+
+  void cast() {
+    if (!options_.dtype) return;
+    CastTensors cast = cast_tensors(report_.adapter.tensors, *options_.dtype, options_.threads);
+    is_cast_ = cast.converted != 0;
+    if (!is_cast_) return;
+    report_.notes.push_back(std::to_string(cast.converted) + " tensors were rounded to " +
+                            std::string(to_string(*options_.dtype)));
+    if (cast.vanished != 0)
+      report_.notes.push_back(std::to_string(cast.vanished) +
+                              " values are too small for it and became zero");
+    report_.adapter =
+        make_adapter(std::move(report_.adapter.config), std::move(cast.tensors), path_);
+  }
+
+  bool is_for_transformers() const {
+    if (options_.base && options_.base->config) return options_.base->config->is_transformers();
+    return report_.adapter.config.task_type.has_value();
   }
 
   void record() {
@@ -140,10 +212,10 @@ class Saving {
         manifest_.base_tokenizer = previous_->base_tokenizer;
         manifest_.base_chat_template = previous_->base_chat_template;
       }
-      if (is_adapter_directory(options_.source) &&
-          std::filesystem::exists(options_.source / kProbeName) && previous_ &&
+      // Outputs of other values would prove nothing.
+      if (previous_ && !is_cast_ && fs::exists(path_ / kProbeName) &&
           previous_->tensors.size() == manifest_.tensors.size())
-        probe_ = read_probe(options_.source / kProbeName);
+        probe_ = read_probe(path_ / kProbeName);
       if (!manifest_.base_root)
         report_.notes.push_back("no --base given: the identity of the base is not recorded");
     } else {
@@ -154,9 +226,9 @@ class Saving {
       manifest_.base_tokenizer = tokenizer.tokenizer;
       manifest_.base_chat_template = tokenizer.chat_template_digest();
       for (const LoraModule& module : report_.adapter.modules) {
-        const std::string name = module.module_path + ".weight";
-        const auto alias = lock.aliases.find(name);
-        const auto found = lock.tensors.find(alias == lock.aliases.end() ? name : alias->second);
+        const auto alias = lock.aliases.find(module.base_name);
+        const auto found =
+            lock.tensors.find(alias == lock.aliases.end() ? module.base_name : alias->second);
         if (found != lock.tensors.end())
           manifest_.base_tensors[found->first] = found->second.digest;
       }
@@ -180,16 +252,6 @@ class Saving {
     }
   }
 
-  void write() {
-    AtomicDirectory directory(options_.output, options_.write);
-    write_adapter(directory, report_.adapter.config, report_.adapter.tensors);
-    if (!options_.bare) {
-      write_manifest(directory, manifest_);
-      if (probe_) write_probe(directory, *probe_);
-    }
-    directory.commit();
-  }
-
   static JsonArray to_array(const std::vector<std::string>& items) {
     JsonArray array;
     for (const std::string& item : items) array.emplace_back(item);
@@ -197,16 +259,74 @@ class Saving {
   }
 
   const SaveOptions& options_;
+  fs::path path_;
   std::string source_;
+  std::optional<std::string> name_;  ///< of the adapter inside a state dict
   SaveReport report_;
-  std::set<std::string> unwrapped_;
+  bool is_cast_ = false;
   std::optional<Manifest> previous_;
   Manifest manifest_;
   std::optional<Probe> probe_;
 };
 
+void require_output(const SaveOptions& options) {
+  if (!options.dry_run) require_absent(options.output, options.write.force, true);
+}
+
 }  // namespace
 
-SaveReport save(const SaveOptions& options) { return Saving(options).run(); }
+SaveReport save(const SaveOptions& options) {
+  require_output(options);
+  const fs::path source = choose_source(options);
+  Saving saving(options, source, options.output, options.adapter_name);
+  saving.prepare();
+  if (!options.dry_run) {
+    AtomicDirectory directory(options.output, options.write);
+    saving.write(directory);
+    directory.commit();
+  }
+  return saving.take_report();
+}
+
+std::vector<SaveReport> save_all(const SaveOptions& options) {
+  require_output(options);
+  std::map<std::string, fs::path> sources = adapters_in(options.source);
+  if (sources.empty())
+    for (const std::string& name : adapter_names(read_state_dict(options.source)))
+      sources.emplace(name, options.source);
+  if (sources.empty())
+    throw Error(ErrorKind::malformed, "cannot save from " + options.source.string() +
+                                          ": found no adapter in it, expected LoRA weights")
+        .in_file(options.source.string());
+  std::vector<Saving> savings;
+  for (const auto& [name, source] : sources) {
+    const fs::path folder = name == kDefaultName ? options.output : options.output / name;
+    // A name from a file becomes a folder: it must not lead anywhere else.
+    if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos)
+      throw Error(ErrorKind::unsupported, "cannot save the adapter \"" + name + "\" of " +
+                                              options.source.string() +
+                                              ": its name is no folder name")
+          .in_file(options.source.string())
+          .with_hint("--adapter-name with -o saves it alone");
+    savings.emplace_back(options, source, folder, name).prepare();
+  }
+  if (!options.dry_run) {
+    AtomicDirectory directory(options.output, options.write);
+    for (std::size_t i = 0; const auto& [name, source] : sources) {
+      if (name == kDefaultName) {
+        savings[i].write(directory);
+      } else {
+        AtomicDirectory folder(directory.staging_path() / name, options.write);
+        savings[i].write(folder);
+        folder.commit();
+      }
+      ++i;
+    }
+    directory.commit();
+  }
+  std::vector<SaveReport> reports;
+  for (Saving& saving : savings) reports.push_back(saving.take_report());
+  return reports;
+}
 
 }  // namespace lora

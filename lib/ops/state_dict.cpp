@@ -27,6 +27,27 @@ bool declares(const AdapterConfig& config, const ParsedKey& key, bool module_has
       });
 }
 
+// The adapter that a tensor belongs to; nullopt for the base's own tensors and their twins.
+std::optional<std::string> owner_of(const ParsedKey& key, const std::string& name) {
+  if (key.role == KeyRole::original) return std::nullopt;
+  if (!key.is_lora() && !has_component(name, "modules_to_save")) return std::nullopt;
+  return key.adapter_name.empty() ? "default" : key.adapter_name;
+}
+
+std::string choose(const std::vector<std::string>& names, const std::optional<std::string>& name,
+                   const std::filesystem::path& source) {
+  if (!name && names.size() <= 1) return names.empty() ? std::string() : names.front();
+  if (name && std::find(names.begin(), names.end(), *name) != names.end()) return *name;
+  std::string listed;
+  for (const std::string& one : names) listed += (listed.empty() ? "" : ", ") + one;
+  throw Error(ErrorKind::usage, "cannot save from " + source.string() + ": it holds " +
+                                    (names.empty() ? "no adapter" : "the adapters " + listed) +
+                                    ", expected " +
+                                    (name ? "one called " + *name : "a choice of one"))
+      .in_file(source.string())
+      .with_hint("--adapter-name NAME picks one, --adapter-name all saves every one");
+}
+
 }  // namespace
 
 TensorMap read_state_dict(const std::filesystem::path& source) {
@@ -43,8 +64,17 @@ TensorMap read_state_dict(const std::filesystem::path& source) {
   return tensors;
 }
 
+std::vector<std::string> adapter_names(const TensorMap& state_dict) {
+  std::set<std::string> names;
+  for (const auto& [name, tensor] : state_dict)
+    if (const auto owner = owner_of(parse_key(name), name)) names.insert(*owner);
+  return {names.begin(), names.end()};
+}
+
 AdapterPart adapter_part(const TensorMap& state_dict, const AdapterConfig* config,
-                         const std::filesystem::path& source) {
+                         const std::filesystem::path& source,
+                         const std::optional<std::string>& name) {
+  const std::string wanted = choose(adapter_names(state_dict), name, source);
   AdapterPart part;
   std::set<std::string> with_lora;
   std::set<std::string> wrappers;
@@ -52,19 +82,20 @@ AdapterPart adapter_part(const TensorMap& state_dict, const AdapterConfig* confi
   std::vector<std::pair<const TensorMap::value_type*, ParsedKey>> keys;
   for (const auto& entry : state_dict) {
     ParsedKey key = parse_key(entry.first);
-    if (key.is_lora()) with_lora.insert(key.module_path);
+    const auto owner = owner_of(key, entry.first);
+    if (key.is_lora() && owner == wanted) with_lora.insert(key.module_path);
     wrappers.insert(key.wrappers.begin(), key.wrappers.end());
     modules.insert(key.module_path);
     keys.emplace_back(&entry, std::move(key));
   }
   for (const auto& [entry, key] : keys) {
-    const auto& [name, tensor] = *entry;
-    const bool is_copy = has_component(name, "modules_to_save");
-    const bool keep = key.role != KeyRole::original &&
-                      (key.is_lora() || is_copy ||
-                       (config && declares(*config, key, with_lora.contains(key.module_path))));
+    const auto& [key_name, tensor] = *entry;
+    const auto owner = owner_of(key, key_name);
+    const bool keep = owner ? *owner == wanted
+                            : key.role != KeyRole::original && config != nullptr &&
+                                  declares(*config, key, with_lora.contains(key.module_path));
     if (!keep) {
-      part.left_out.push_back(name);
+      part.left_out.push_back(key_name);
       part.left_out_bytes += tensor.bytes.size();
       continue;
     }
@@ -72,10 +103,10 @@ AdapterPart adapter_part(const TensorMap& state_dict, const AdapterConfig* confi
     if (!is_new && !has_equal_bytes(place->second, tensor))
       throw Error(ErrorKind::malformed, "cannot save from " + source.string() +
                                             ": two names mean " + place->first +
-                                            " and their values differ, one of them is " + name)
+                                            " and their values differ, one of them is " + key_name)
           .in_file(source.string())
-          .in_tensor(name)
-          .with_hint("the state dict holds more than one adapter; save them one at a time");
+          .in_tensor(key_name)
+          .with_hint("remove the one that is stale");
   }
   part.unwrapped.assign(wrappers.begin(), wrappers.end());
   part.module_paths.assign(modules.begin(), modules.end());

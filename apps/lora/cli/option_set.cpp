@@ -261,6 +261,12 @@ OptionSpec& OptionSet::many(std::string_view names, std::vector<std::string>& ta
              [&target](const auto& values) { target = values; });
 }
 
+OptionSpec& OptionSet::each(std::string_view names, std::vector<std::string>& target,
+                            std::string metavar, std::string help) {
+  return add(names, std::move(metavar), std::move(help), Arity::each,
+             [&target](const auto& values) { target = values; });
+}
+
 OptionSpec& OptionSet::positional(std::string metavar, std::string& target, std::string help) {
   OptionSpec& spec = add(metavar, metavar, std::move(help), Arity::positional,
                          [&target](const auto& values) { target = values.back(); });

@@ -16,6 +16,7 @@ enum class Arity {
   flag,        ///< no value
   one,         ///< one value; the last one given wins
   optional,    ///< alone, or with a value joined by "="
+  each,        ///< one value an occurrence; all of them count
   many,        ///< each occurrence takes one or more values
   positional,  ///< one positional argument
   rest,        ///< all remaining positional arguments
@@ -73,6 +74,8 @@ class OptionSet {
   OptionSpec& list(std::string_view names, std::vector<std::string>& target, std::string metavar,
                    std::string help);
   OptionSpec& many(std::string_view names, std::vector<std::string>& target, std::string metavar,
+                   std::string help);
+  OptionSpec& each(std::string_view names, std::vector<std::string>& target, std::string metavar,
                    std::string help);
   OptionSpec& positional(std::string metavar, std::string& target, std::string help);
   OptionSpec& rest(std::string metavar, std::vector<std::string>& target, std::string help);

@@ -65,7 +65,7 @@ std::vector<std::string> join_values(const std::vector<std::string>& arguments,
     const bool is_alone = is_long ? token.find('=') == std::string::npos : token.size() == 2;
     if (spec->arity == Arity::optional) {
       optional_values[spec].push_back(is_alone ? "" : token.substr(token.find('=') + 1));
-    } else if (spec->arity != Arity::one) {
+    } else if (spec->arity != Arity::one && spec->arity != Arity::each) {
       joined.push_back(token);
     } else if (!is_alone) {
       joined.push_back(is_long ? token : spec->label() + "=" + token.substr(2));
@@ -152,6 +152,12 @@ void parse_options(const std::vector<std::string>& arguments, const OptionSet& o
                               ->expected(1)
                               ->allow_extra_args(false)
                               ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+        break;
+      case Arity::each:
+        bound[i].option = app.add_option(names, bound[i].values)
+                              ->expected(1)
+                              ->allow_extra_args(false)
+                              ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
         break;
       case Arity::many:
         bound[i].option = app.add_option(names, bound[i].values)->expected(1, 1 << 20);

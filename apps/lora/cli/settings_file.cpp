@@ -185,6 +185,8 @@ std::vector<std::string> settings_arguments(const std::string& path, const std::
       if (setting.values.back() == "true") added.push_back(found->label());
     } else if (found->arity == Arity::optional && setting.is_boolean) {
       if (setting.values.back() == "true") added.push_back(found->label());
+    } else if (found->arity == Arity::each) {
+      for (const std::string& value : setting.values) added.push_back(found->label() + "=" + value);
     } else if (found->arity == Arity::many) {
       added.push_back(found->label());
       added.insert(added.end(), setting.values.begin(), setting.values.end());

@@ -1,5 +1,10 @@
 #include "cli/sources.h"
 
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+#include <cstdlib>
+
 #include "lora/base/error.h"
 #include "lora/checkpoint/train_run.h"
 
@@ -10,6 +15,23 @@ std::filesystem::path resolve_adapter(const std::string& path, Context& context)
   const auto adapter = adapter_of_run(path);
   context.console.note("using " + adapter.string() + " of run " + path);
   return adapter;
+}
+
+WeightedPath split_weight(const std::string& argument) {
+  const std::size_t at = argument.rfind('@');
+  if (at == std::string::npos || at == 0 || at + 1 == argument.size()) return {argument, 1};
+  const std::string path = argument.substr(0, at), number = argument.substr(at + 1);
+  char* end = nullptr;
+  const double weight = std::strtod(number.c_str(), &end);
+  std::error_code ignored;
+  const bool is_number = end == number.c_str() + number.size() && !std::isspace(number[0]);
+  if (!is_number ||
+      (!std::filesystem::exists(path, ignored) && std::filesystem::exists(argument, ignored)))
+    return {argument, 1};
+  if (!std::isfinite(weight))
+    throw Error(ErrorKind::usage,
+                "cannot use \"" + number + "\" as the weight of " + path + ", expected a number");
+  return {path, weight};
 }
 
 std::optional<AdapterConfig> adapter_config_from(const std::optional<std::string>& file) {
@@ -41,6 +63,13 @@ Checkpoint open_base_for(const std::optional<std::string>& source, const Adapter
                                       ", which is neither a local path nor in the local cache")
         .with_hint("give the base it was trained on: --base DIR");
   }
+}
+
+DType float_dtype(const std::string& choice) {
+  std::string upper = choice;
+  std::transform(upper.begin(), upper.end(), upper.begin(),
+                 [](unsigned char c) { return std::toupper(c); });
+  return *dtype_from_string(upper);
 }
 
 void add_base_options(OptionSet& options, OpenCheckpointOptions& target) {

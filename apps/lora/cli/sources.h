@@ -15,6 +15,16 @@ namespace lora::cli {
 /// which is said aloud; anything else is returned as it is.
 std::filesystem::path resolve_adapter(const std::string& path, Context& context);
 
+/// ADAPTER or ADAPTER@WEIGHT.
+struct WeightedPath {
+  std::string path;
+  double weight = 1;
+};
+
+/// Splits at the last "@" when a number follows it and the path before it exists or the whole does
+/// not. Throws Error(usage) for a weight that is not finite.
+WeightedPath split_weight(const std::string& argument);
+
 /// Reads --adapter-config when it was given.
 std::optional<AdapterConfig> adapter_config_from(const std::optional<std::string>& file);
 
@@ -26,6 +36,9 @@ Checkpoint open_base(const std::string& source, const OpenCheckpointOptions& opt
 /// (said aloud). Throws Error(usage) when there is neither.
 Checkpoint open_base_for(const std::optional<std::string>& source, const AdapterConfig& config,
                          const OpenCheckpointOptions& options, Context& context);
+
+/// The dtype that a --dtype choice ("bf16") names.
+DType float_dtype(const std::string& choice);
 
 /// Flags of an inferred mlp, shared by the verbs that take a bare state dict as base.
 void add_base_options(OptionSet& options, OpenCheckpointOptions& target);

@@ -1,9 +1,8 @@
 #include "lora/ops/init_base.h"
 
-#include <algorithm>
-
 #include "cli/exit_codes.h"
 #include "cli/progress_line.h"
+#include "cli/sources.h"
 #include "cli/units.h"
 #include "commands/commands.h"
 #include "lora/base/error.h"
@@ -56,7 +55,7 @@ class InitBase final : public Command {
     options_.from = from_;
     options_.output = output_;
     options_.container = container_ == "pth" ? WeightContainer::pth : WeightContainer::safetensors;
-    if (dtype_) options_.dtype = dtype_of(*dtype_);
+    if (dtype_) options_.dtype = float_dtype(*dtype_);
     for (const std::string& size : sizes_)
       options_.hidden_sizes.push_back(parse_integer("--hidden-sizes", size, 1));
     options_.threads = context.threads();
@@ -73,13 +72,6 @@ class InitBase final : public Command {
   }
 
  private:
-  static DType dtype_of(const std::string& name) {
-    std::string upper = name;
-    std::transform(upper.begin(), upper.end(), upper.begin(),
-                   [](unsigned char c) { return std::toupper(c); });
-    return *dtype_from_string(upper);
-  }
-
   void print(const InitBaseReport& report, Console& console) const {
     console.line((options_.dry_run ? "would write " : "wrote ") + report.output.string() + ": " +
                  report.model_type + ", " +

@@ -8,7 +8,9 @@
 #include "commands/module_tree.h"
 #include "lora/base/error.h"
 #include "lora/format/safetensors.h"
+#include "lora/ops/adapter_set.h"
 #include "lora/ops/fit.h"
+#include "lora/ops/trainable.h"
 #include "lora/text/chat_template.h"
 #include "lora/text/tokenizer.h"
 
@@ -23,7 +25,8 @@ class Load final : public Command {
  public:
   void add_options(OptionSet& options) override {
     options.group("Arguments");
-    options.rest("ADAPTER", adapter_paths_, "adapter or run directories; several add up");
+    options.rest("ADAPTER", adapter_paths_,
+                 "adapter or run directories; several add up, ADAPTER@WEIGHT weighs one");
     options.text("--base", base_, "BASE", kBaseHelp);
     options.text("--adapter-config", adapter_config_, "FILE", "for a weights file given alone");
     options.flag("--trainable", trainable_,
@@ -56,20 +59,21 @@ class Load final : public Command {
 
   Outcome run(Context& context) override {
     check_flags();
-    for (const std::string& path : adapter_paths_) {
-      adapters_.push_back(
-          open_adapter(resolve_adapter(path, context), adapter_config_from(adapter_config_)));
-    }
-    for (const Adapter& adapter : adapters_) active_.push_back(&adapter);
+    open_adapters(context);
     base_options_.config_required = true;
     const Checkpoint base = open_base_for(base_, adapters_.front().config, base_options_, context);
     for (const Adapter& adapter : adapters_) require_fit(adapter, base);
+    require_no_conflict(active_);
     if (!any_base_) check_identity(base, context);
+    if (trainable_)
+      for (const Adapter& adapter : adapters_)
+        trained_.push_back(trainable_parameters(adapter, base));
     const Counts counts = count(base);
     const bool computes = input_.has_value() || prompt_.has_value();
     const std::vector<std::string> tree = module_tree(list_modules(base), active_);
     if (!computes || print_modules_)
       for (const std::string& line : tree) context.console.line(printable(line));
+    if (!computes || print_modules_) print_trained(context.console);
     const std::string summary = summary_of(counts);
     if (prompt_) {
       context.console.note(summary);
@@ -82,6 +86,41 @@ class Load final : public Command {
   }
 
  private:
+  void open_adapters(Context& context) {
+    for (const std::string& argument : adapter_paths_) {
+      const WeightedPath source = split_weight(argument);
+      Adapter& adapter = adapters_.emplace_back(open_adapter(resolve_adapter(source.path, context),
+                                                             adapter_config_from(adapter_config_)));
+      apply_weight(adapter, source.weight);
+      weights_.push_back(source.weight);
+      if (source.weight == 1) continue;
+      context.console.note(source.path + " is weighed with " + number_text(source.weight, 17));
+      if (!adapter.replacements.empty() || !adapter.tokens.empty())
+        context.console.note("what " + source.path +
+                             " replaces (saved modules, biases, token rows) is taken whole: a "
+                             "weight scales LoRA updates only");
+    }
+    for (const Adapter& adapter : adapters_) active_.push_back(&adapter);
+  }
+
+  void print_trained(Console& console) const {
+    for (std::size_t i = 0; i < trained_.size(); ++i) {
+      Table table({"trainable", "shape", "dtype", "values"}, {false, false, false, true});
+      for (const TrainableParameter& parameter : trained_[i])
+        table.row({printable(parameter.name), shape_to_string(parameter.shape),
+                   std::string(to_string(parameter.dtype)),
+                   count_text(static_cast<std::uint64_t>(numel(parameter)))});
+      if (trained_.size() > 1) console.line(adapters_[i].path.string());
+      for (const std::string& line : table.lines()) console.line(line);
+    }
+  }
+
+  static std::int64_t numel(const TrainableParameter& parameter) {
+    std::int64_t count = 1;
+    for (const std::int64_t extent : parameter.shape) count *= extent;
+    return count;
+  }
+
   void check_flags() const {
     if (input_.has_value() != output_.has_value())
       throw Error(ErrorKind::usage, std::string("--input and --output belong together, missing ") +
@@ -104,10 +143,13 @@ class Load final : public Command {
   Counts count(const Checkpoint& base) const {
     Counts counts;
     for (const auto& [name, tensor] : base.tensors) counts.frozen += tensor.numel();
-    std::int64_t adapted = 0;
     for (const Adapter* adapter : active_)
-      for (const auto& [key, tensor] : adapter->tensors) adapted += tensor.numel();
-    (trainable_ ? counts.trainable : counts.frozen) += adapted;
+      for (const auto& [key, tensor] : adapter->tensors) counts.frozen += tensor.numel();
+    for (const auto& parameters : trained_)
+      for (const TrainableParameter& parameter : parameters) {
+        counts.trainable += numel(parameter);
+        counts.frozen -= numel(parameter);
+      }
     return counts;
   }
 
@@ -123,7 +165,8 @@ class Load final : public Command {
 
   JsonObject result_of(const Counts& counts, const std::vector<std::string>& tree) const {
     JsonArray adapters, lines;
-    for (const Adapter& adapter : adapters_) {
+    for (std::size_t i = 0; i < adapters_.size(); ++i) {
+      const Adapter& adapter = adapters_[i];
       JsonArray names;
       for (const LoraModule& module : adapter.modules)
         names.push_back(JsonObject{{"module", printable(module.module_path)},
@@ -132,12 +175,24 @@ class Load final : public Command {
                                    {"scaling", module.scaling}});
       adapters.push_back(
           JsonObject{{"path", adapter.path.string()},
+                     {"weight", weights_[i]},
                      {"tensors", std::int64_t(adapter.tensors.size())},
                      {"modules", std::move(names)},
                      {"saved_parameters", std::int64_t(adapter.replacements.size())}});
     }
     for (const std::string& line : tree) lines.emplace_back(printable(line));
+    JsonArray trained;
+    for (std::size_t i = 0; i < trained_.size(); ++i)
+      for (const TrainableParameter& parameter : trained_[i])
+        trained.push_back(
+            JsonObject{{"adapter", std::int64_t(i)},
+                       {"name", printable(parameter.name)},
+                       {"shape", JsonArray(parameter.shape.begin(), parameter.shape.end())},
+                       {"dtype", to_string(parameter.dtype)},
+                       {"numel", numel(parameter)},
+                       {"is_in_file", parameter.is_in_file}});
     return {{"adapters", std::move(adapters)},
+            {"trainable_list", std::move(trained)},
             {"frozen_parameters", counts.frozen},
             {"trainable_parameters", counts.trainable},
             {"trainable", trainable_},
@@ -236,7 +291,9 @@ class Load final : public Command {
   GenerateOptions generate_;
   OpenCheckpointOptions base_options_;
   std::vector<Adapter> adapters_;
+  std::vector<double> weights_;
   std::vector<const Adapter*> active_;
+  std::vector<std::vector<TrainableParameter>> trained_;  ///< by adapter, with --trainable
 };
 
 }  // namespace
@@ -250,10 +307,14 @@ Verb load_verb() {
       "and "
       "misshaped keys are all listed (exit code 4), and so is a base that is not the recorded one. "
       "Prints the module tree with its LoRA layers and the counts of frozen and trainable "
-      "parameters. Adapters load frozen unless --trainable is given.\n\nWith --input and --output "
+      "parameters. Adapters load frozen unless --trainable is given, which "
+      "lists every parameter that would train.\n\nSeveral adapters are active at once and their "
+      "updates add up, each times its WEIGHT; two that contradict each other are refused.\n\n"
+      "With --input and --output "
       "it "
       "computes outputs, with --prompt it generates text.",
       "lora load adapter --base base\n"
+      "lora load style@0.7 facts@0.3 --base base --prompt \"Once upon a time\"\n"
       "lora load adapter --base base --input x.safetensors --output y.safetensors\n"
       "lora load adapter --base base --prompt \"Once upon a time\" --max-new-tokens 40",
       []() -> std::unique_ptr<Command> { return std::make_unique<Load>(); }};

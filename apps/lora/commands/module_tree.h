@@ -9,8 +9,9 @@
 
 namespace lora::cli {
 
-/// One string a line. Adapted modules show their LoRA layers; runs of equal children of a
-/// ModuleList are folded into one "(0-29): 30 x Class", as PyTorch does.
+/// One string a line. Modules show what adapters do to them: [lora], [lora_embedding], [tokens],
+/// [saved], with the adapter's number where there are several ("[lora 2]"); runs of equal children
+/// of a ModuleList are folded into one "(0-29): 30 x Class", as PyTorch does.
 std::vector<std::string> module_tree(const ModuleList& modules,
                                      const std::vector<const Adapter*>& adapters);
 

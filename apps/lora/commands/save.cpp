@@ -30,8 +30,15 @@ class Save final : public Command {
     options.flag("-n,--dry-run", options_.dry_run, "check everything, write nothing");
     options.flag("--bare", options_.bare,
                  "write PEFT's two files only: no lora_manifest.json, no probe.safetensors");
+    options.text("--adapter-name", adapter_name_, "NAME",
+                 "which of several adapters; all: each one, default in DIR itself, the others in "
+                 "folders of their names");
+    options.choice("--dtype", dtype_, {"f32", "bf16", "f16"},
+                   "dtype of float tensors (default: every tensor keeps its own)");
+    options.flag("--model-card", options_.model_card, "write README.md as PEFT adds it");
     options.group("What a state dict does not say");
-    options.text("--adapter-config", adapter_config_, "FILE", "adapter_config.json to use");
+    options.text("--adapter-config", adapter_config_, "FILE",
+                 "adapter_config.json to use; of several adapters NAME=FILE,NAME=FILE");
     options.number("--alpha", options_.flags.alpha, -1e9, 1e9, "lora_alpha");
     options.flag("--rslora", rslora_, "scale by alpha / sqrt(rank)");
     options.flag("--no-rslora", no_rslora_, "scale by alpha / rank");
@@ -46,12 +53,13 @@ class Save final : public Command {
   Outcome run(Context& context) override {
     options_.source = resolve_adapter(source_, context);
     options_.output = output_;
-    options_.config = adapter_config_from(adapter_config_);
+    if (adapter_config_) read_configs();
+    if (dtype_) options_.dtype = float_dtype(*dtype_);
     if (rslora_ && no_rslora_)
       throw Error(ErrorKind::usage, "--rslora and --no-rslora exclude each other");
     if (rslora_ || no_rslora_) options_.flags.use_rslora = rslora_;
     if (task_) options_.flags.task = peft_task(*task_);
-    if (options_.config && (options_.flags.alpha || options_.flags.use_rslora || task_))
+    if (adapter_config_ && (options_.flags.alpha || options_.flags.use_rslora || task_))
       throw Error(
           ErrorKind::usage,
           "--alpha, --rslora and --task contradict --adapter-config, which says all of them");
@@ -67,17 +75,50 @@ class Save final : public Command {
                           !context.global.no_progress && !context.global.quiet);
     options_.sinks = context.sinks;
     options_.sinks.progress = &progress;
-    const SaveReport report = save(options_);
+    std::vector<SaveReport> reports;
+    const bool is_all = adapter_name_ == "all";
+    if (is_all) {
+      reports = save_all(options_);
+    } else {
+      options_.adapter_name = adapter_name_;
+      reports.push_back(save(options_));
+    }
     progress.clear();
-    for (const std::string& note : report.notes) context.console.note(note);
-    print(report, context.console);
-    return {0, result_of(report), {}};
+    JsonArray results;
+    for (const SaveReport& report : reports) {
+      for (const std::string& note : report.notes) context.console.note(note);
+      print(report, context.console);
+      results.push_back(result_of(report));
+    }
+    if (!is_all) return {0, *results.front().as_object(), {}};
+    return {0, JsonObject{{"output", output_}, {"adapters", std::move(results)}}, {}};
   }
 
  private:
+  // FILE, or NAME=FILE for single adapters.
+  void read_configs() {
+    if (adapter_config_->find('=') == std::string::npos ||
+        std::filesystem::exists(*adapter_config_)) {
+      options_.config = read_adapter_config(*adapter_config_);
+      return;
+    }
+    std::string rest = *adapter_config_;
+    while (!rest.empty()) {
+      const std::size_t comma = rest.find(',');
+      const std::string entry = rest.substr(0, comma);
+      rest = comma == std::string::npos ? std::string() : rest.substr(comma + 1);
+      const std::size_t sign = entry.find('=');
+      if (sign == std::string::npos || sign == 0 || sign + 1 == entry.size())
+        throw Error(ErrorKind::usage, "cannot use \"" + entry +
+                                          "\" for --adapter-config, expected FILE or NAME=FILE");
+      options_.configs[entry.substr(0, sign)] = read_adapter_config(entry.substr(sign + 1));
+    }
+  }
+
   void print(const SaveReport& report, Console& console) const {
     const Adapter& adapter = report.adapter;
     console.line((options_.dry_run ? "would write " : "wrote ") + report.output.string() + ": " +
+                 (report.adapter_name == "default" ? "" : report.adapter_name + ", ") +
                  plural(adapter.modules.size(), "LoRA module") + ", " +
                  plural(adapter.tensors.size(), "tensor") + ", " + bytes_text(report.bytes));
     if (!adapter.replacements.empty())
@@ -101,6 +142,7 @@ class Save final : public Command {
     for (const std::string& name : report.unwrapped) unwrapped.emplace_back(name);
     for (const std::string& note : report.notes) notes.emplace_back(printable(note));
     return {{"output", report.output.string()},
+            {"adapter_name", printable(report.adapter_name)},
             {"modules", std::int64_t(report.adapter.modules.size())},
             {"tensors", std::int64_t(report.adapter.tensors.size())},
             {"saved_parameters", std::int64_t(report.adapter.replacements.size())},
@@ -116,7 +158,7 @@ class Save final : public Command {
   SaveOptions options_;
   OpenCheckpointOptions base_options_;
   std::string source_, output_;
-  std::optional<std::string> base_, adapter_config_, task_;
+  std::optional<std::string> base_, adapter_config_, adapter_name_, dtype_, task_;
   bool force_ = false, rslora_ = false, no_rslora_ = false;
 };
 
@@ -130,10 +172,14 @@ Verb save_verb() {
       "Reads a run, a checkpoint, an adapter or any state dict, strips wrappers and adapter names "
       "from the keys, leaves the base's weights out, and writes adapter_config.json and "
       "adapter_model.safetensors as PEFT does.\n\nA state dict holds no alpha: it must come from "
-      "--adapter-config or from --alpha, --rslora or --no-rslora, and --task. With --base the fit "
+      "--adapter-config or from --alpha, --rslora or --no-rslora, and --task. Several adapters in "
+      "one "
+      "source are told apart by --adapter-name. With --base the fit "
       "is checked, and identity and outputs are recorded for lora verify.",
       "lora save runs/chat -o adapter --base base\n"
       "lora save pytorch_model.bin --adapter-config adapter_config.json -o adapter\n"
+      "lora save model.pth --adapter-name all --adapter-config "
+      "default=a/adapter_config.json,second=b/adapter_config.json -o adapters\n"
       "lora save state.pth --alpha 16 --no-rslora --task causal-lm -o adapter",
       []() -> std::unique_ptr<Command> { return std::make_unique<Save>(); }};
 }

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -34,12 +35,18 @@ struct SaveOptions {
   std::filesystem::path source;
   std::filesystem::path output;
   std::optional<AdapterConfig> config;  ///< --adapter-config
+  /// Configurations for single adapters of a state dict, by adapter name; they win over `config`.
+  std::map<std::string, AdapterConfig> configs;
+  /// Which of several adapters; the only one when absent.
+  std::optional<std::string> adapter_name;
+  std::optional<DType> dtype;  ///< float dtype of the output; absent: every tensor keeps its own
   SaveFlags flags;
   const Checkpoint* base = nullptr;  ///< checks fit, records identity
   /// Records outputs when there is a base; may be empty (no engine, no record).
   std::function<Engine&()> engine;
-  bool bare = false;     ///< no lora_manifest.json, no probe.safetensors
-  bool dry_run = false;  ///< all checks, nothing written
+  bool bare = false;        ///< no lora_manifest.json, no probe.safetensors
+  bool model_card = false;  ///< README.md as PEFT adds it
+  bool dry_run = false;     ///< all checks, nothing written
   WriteOptions write;
   int threads = 0;
   Sinks sinks;
@@ -47,6 +54,7 @@ struct SaveOptions {
 
 struct SaveReport {
   std::filesystem::path output;
+  std::string adapter_name;           ///< in the source; "default" where it has no names
   Adapter adapter;                    ///< as written
   std::vector<std::string> left_out;  ///< names of the source that are no part of the adapter
   std::uint64_t left_out_bytes = 0;
@@ -57,9 +65,17 @@ struct SaveReport {
   std::optional<std::string> base_root;
 };
 
+/// A source is one adapter, a state dict with one or several, or a directory as PEFT lays several
+/// out ("default" in itself, each other one in a sub-directory of its name).
+///
 /// Throws Error(usage) when alpha, rsLoRA or task are nowhere given, listing all that are missing;
 /// Error(malformed) for a source without LoRA weights, with unpaired, empty or non-finite tensors;
-/// Error(incompatible) when configuration, tensors and base disagree.
+/// Error(incompatible) when configuration, tensors and base disagree, or when a value is beyond the
+/// range of `dtype`; Error(usage) for several adapters without `adapter_name`, listing them.
 SaveReport save(const SaveOptions& options);
+
+/// Every adapter of the source: "default" directly into the output, each other one into a
+/// sub-directory of its name. The whole output appears at once. `adapter_name` is not looked at.
+std::vector<SaveReport> save_all(const SaveOptions& options);
 
 }  // namespace lora
