@@ -72,6 +72,12 @@ DType float_dtype(const std::string& choice) {
   return *dtype_from_string(upper);
 }
 
+std::string peft_task(const std::string& choice) {
+  if (choice == "causal-lm") return "CAUSAL_LM";
+  if (choice == "seq-cls" || choice == "regression") return "SEQ_CLS";
+  return choice == "token-cls" ? "TOKEN_CLS" : choice;
+}
+
 void add_base_options(OptionSet& options, OpenCheckpointOptions& target) {
   options.choice("--activation", target.activation,
                  {"relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "identity"},

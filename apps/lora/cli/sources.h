@@ -40,6 +40,9 @@ Checkpoint open_base_for(const std::optional<std::string>& source, const Adapter
 /// The dtype that a --dtype choice ("bf16") names.
 DType float_dtype(const std::string& choice);
 
+/// PEFT's task_type for a --task choice ("causal-lm").
+std::string peft_task(const std::string& choice);
+
 /// Flags of an inferred mlp, shared by the verbs that take a bare state dict as base.
 void add_base_options(OptionSet& options, OpenCheckpointOptions& target);
 

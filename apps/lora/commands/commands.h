@@ -12,5 +12,6 @@ Verb load_verb();
 Verb verify_verb();
 Verb diff_verb();
 Verb inspect_verb();
+Verb repair_verb();
 
 }  // namespace lora::cli

@@ -9,14 +9,6 @@
 namespace lora::cli {
 namespace {
 
-std::string peft_task(const std::string& task) {
-  if (task == "causal-lm") return "CAUSAL_LM";
-  if (task == "seq-cls") return "SEQ_CLS";
-  if (task == "token-cls") return "TOKEN_CLS";
-  if (task == "regression") return "SEQ_CLS";
-  return task;
-}
-
 class Save final : public Command {
  public:
   void add_options(OptionSet& options) override {
