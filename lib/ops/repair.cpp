@@ -200,7 +200,10 @@ class Repair {
   }
 
   void stage() {
-    AtomicDirectory directory(options_.output, options_.write);
+    // What is never renamed to its place replaces nothing there.
+    WriteOptions write = options_.write;
+    write.force = write.force || options_.dry_run;
+    AtomicDirectory directory(options_.output, write);
     write_adapter(directory, report_.adapter.config, names_.tensors);
     if (source_.manifest && !report_.changes.empty()) {
       write_manifest(directory, next_manifest());

@@ -10,6 +10,7 @@
 #include "lora/base/equal_bytes.h"
 #include "lora/base/error.h"
 #include "lora/checkpoint/checkpoint.h"
+#include "ops/inner_wrapper.h"
 #include "ops/rules/rule.h"
 
 namespace lora {
@@ -261,6 +262,19 @@ class Names {
           "it off");
   }
 
+  // A streaming trainer wraps layers in modules called inner.
+  void take_inner() {
+    std::size_t count = 0;
+    for (Entry& entry : entries_) {
+      const auto path = without_inner(entry.key.module_path, paths_);
+      if (!path) continue;
+      entry.key.module_path = entry.earlier_path = *path;
+      ++count;
+    }
+    if (count != 0)
+      add("inner. in " + count_of(count), "taken off", "the base has these modules without it");
+  }
+
   struct Shape {
     std::int64_t inputs = 0, outputs = 0;
   };
@@ -284,6 +298,7 @@ class Names {
       mention_inner();
       return;
     }
+    take_inner();
     // Indices of replicated layers are those of a stack that the base does not have.
     if (replication != nullptr && !replication->is_null()) return;
     std::set<std::string> wanted;

@@ -15,6 +15,7 @@
 #include "lora/ops/fit.h"
 #include "lora/ops/statistics.h"
 #include "ops/cast_tensors.h"
+#include "ops/inner_wrapper.h"
 #include "ops/model_card.h"
 #include "ops/rules/rule.h"
 #include "ops/save_config.h"
@@ -117,6 +118,7 @@ class Saving {
     report_.left_out = std::move(part.left_out);
     report_.left_out_bytes = part.left_out_bytes;
     report_.unwrapped = std::move(part.unwrapped);
+    if (options_.base) take_inner(part.tensors);
     if (part.tensors.empty())
       throw Error(ErrorKind::malformed, "cannot save from " + source_ + ": found " +
                                             std::to_string(report_.left_out.size()) +
@@ -132,6 +134,23 @@ class Saving {
                                ? *given_config()
                                : config_from_keys(part.tensors, options_.flags, known, source_);
     report_.adapter = make_adapter(std::move(config), std::move(part.tensors), path_);
+  }
+
+  void take_inner(TensorMap& tensors) {
+    std::set<std::string> paths;
+    for (const ModuleInfo& info : list_modules(*options_.base)) paths.insert(info.module_path);
+    TensorMap renamed;
+    for (const auto& [peft_key, tensor] : tensors) {
+      ParsedKey key = parse_key(peft_key);
+      if (const auto path = without_inner(key.module_path, paths)) key.module_path = *path;
+      renamed.emplace(to_peft_key(key), tensor);
+    }
+    if (renamed.size() != tensors.size() ||
+        std::equal(renamed.begin(), renamed.end(), tensors.begin(),
+                   [](const auto& a, const auto& b) { return a.first == b.first; }))
+      return;
+    report_.unwrapped.emplace_back("inner");
+    tensors = std::move(renamed);
   }
 
   // A whole pair whose rank is not the configured one is no damage; check_config reports it.

@@ -13,7 +13,11 @@ from parity import (  # noqa: F401
     base_checkpoints,
     decoders,
     healthy,
+from parity import (  # noqa: F401
+    loads,
     merged,
+    repairs,
+)
     reports,
     saved_files,
     seed_example,

@@ -1,0 +1,102 @@
+#include "lora/ops/adapter_set.h"
+
+#include "support/sample_adapter.h"
+#include "support/testing.h"
+
+using namespace lora;
+using namespace lora::testing;
+
+namespace {
+
+Adapter adapter(const std::string& path, std::uint64_t seed = 1,
+                AdapterConfig config = sample_config(), const TensorMap& more = {}) {
+  TensorMap tensors = sample_tensors(seed);
+  tensors.insert(more.begin(), more.end());
+  return make_adapter(std::move(config), std::move(tensors), path);
+}
+
+void require_conflict(const Adapter& a, const Adapter& b, std::string_view part) {
+  const auto conflicts = adapter_conflicts({&a, &b});
+  REQUIRE(conflicts.size() == 1);
+  INFO(conflicts[0]);
+  REQUIRE(conflicts[0].find("a and b ") == 0);
+  REQUIRE(conflicts[0].find(part) != std::string::npos);
+  require_error(ErrorKind::incompatible, part, [&] { require_no_conflict({&a, &b}); });
+}
+
+AdapterConfig with_head() {
+  AdapterConfig config = sample_config();
+  config.modules_to_save = {"head"};
+  return config;
+}
+
+TensorMap head(const std::string& name) {
+  return {{"base_model.model.head.weight", normal_tensor(name, {3, 2})}};
+}
+
+}  // namespace
+
+TEST_CASE("plain adapters are active together, and a weight scales their updates") {
+  Adapter a = adapter("a"), b = adapter("b", 2);
+  REQUIRE(adapter_conflicts({&a, &b}).empty());
+  apply_weight(b, -0.5);
+  REQUIRE(b.find("fc1")->scaling == -1);
+  REQUIRE(a.find("fc1")->scaling == 2);
+}
+
+TEST_CASE("two values for one saved module contradict each other, equal ones do not") {
+  const Adapter a = adapter("a", 1, with_head(), head("x"));
+  const Adapter b = adapter("b", 2, with_head(), head("y"));
+  const Adapter same = adapter("b", 2, with_head(), head("x"));
+  require_conflict(a, b, "replace with different values: head");
+  REQUIRE(adapter_conflicts({&a, &same}).empty());
+  const Adapter plain = adapter("b", 2);
+  REQUIRE(adapter_conflicts({&a, &plain}).empty());
+}
+
+TEST_CASE("biases of two adapters contradict each other, those of one do not") {
+  AdapterConfig all = sample_config(), some = sample_config();
+  all.bias = BiasMode::all;
+  some.bias = BiasMode::lora_only;
+  const Adapter a = adapter("a", 1, all), b = adapter("b", 2, some), plain = adapter("b", 2);
+  require_conflict(a, b, "bias all and bias lora_only");
+  REQUIRE(adapter_conflicts({&a, &plain}).empty());
+}
+
+TEST_CASE("a module that one replaces and the other adapts is a conflict") {
+  const Adapter a = adapter("a", 1, with_head(), head("x"));
+  AdapterConfig config = sample_config();
+  config.target_modules = std::vector<std::string>{"fc1", "fc2", "head"};
+  const Adapter b = adapter("b", 2, config,
+                            {{"base_model.model.head.lora_A.weight", normal_tensor("a", {4, 2})},
+                             {"base_model.model.head.lora_B.weight", normal_tensor("b", {3, 4})}});
+  require_conflict(a, b, "a replaces and b adapts head");
+}
+
+TEST_CASE("overlapping token rows contradict each other, separate ones do not") {
+  Adapter a = adapter("a"), b = adapter("b", 2);
+  a.tokens = {{"emb", {1, 2, 5}, normal_tensor("r", {3, 4})}};
+  b.tokens = {{"emb", {5, 7}, normal_tensor("s", {2, 4})}};
+  require_conflict(a, b, "both bring rows of emb: 5");
+  b.tokens[0].indices = {6, 7};
+  REQUIRE(adapter_conflicts({&a, &b}).empty());
+}
+
+TEST_CASE("an initialisation that rewrites the base cannot stand beside another adapter") {
+  AdapterConfig pissa = sample_config();
+  pissa.init_lora_weights = "pissa_niter_4";
+  const Adapter a = adapter("a", 1, pissa), b = adapter("b", 2);
+  require_conflict(a, b, "a was initialised with pissa_niter_4");
+  REQUIRE(adapter_conflicts({&a}).empty());
+  AdapterConfig kasa = sample_config();
+  kasa.other["kasa_config"] = JsonObject{{"beta", 1e-4}};
+  const Adapter c = adapter("a", 1, kasa);
+  require_conflict(c, b, "a uses KaSA");
+}
+
+TEST_CASE("of three adapters every conflicting pair is named") {
+  const Adapter a = adapter("a", 1, with_head(), head("x"));
+  const Adapter b = adapter("b", 2, with_head(), head("y"));
+  const Adapter c = adapter("c", 3, with_head(), head("z"));
+  REQUIRE(adapter_conflicts({&a, &b, &c}).size() == 3);
+}
