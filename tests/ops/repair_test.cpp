@@ -40,7 +40,8 @@ struct Bench {
   void write_pickle(const TensorMap& tensors, const std::string& name) const {
     std::filesystem::create_directories(damaged);
     write_file_atomically(damaged / name, WriteOptions{true, nullptr}, [&](WritableFile& file) {
-      write_torch_file(file, {tensors.begin(), tensors.end()});
+      const std::vector<std::pair<std::string, Tensor>> entries(tensors.begin(), tensors.end());
+      write_torch_file(file, entries);
     });
   }
 

@@ -284,7 +284,7 @@ def repair_wrong_members(context: Context) -> None:
 
 @case
 def repair_overlapping_patterns_keep_what_peft_computes(context: Context) -> None:
-    settings = {"target_modules": ["q_proj", "v_proj"], "alpha_pattern": {"layers.0.q_proj": 3, "q_proj": 32}}
+    settings = {"target_modules": ["q_proj", "v_proj"], "alpha_pattern": {"layers.0.self_attn.q_proj": 3, "q_proj": 32}}
     patient = Patient(context, settings)
     patient.damage()
     patient.repair(config=False)
