@@ -13,11 +13,9 @@ from parity import (  # noqa: F401
     base_checkpoints,
     decoders,
     healthy,
-from parity import (  # noqa: F401
     loads,
     merged,
     repairs,
-)
     reports,
     saved_files,
     seed_example,
