@@ -39,12 +39,15 @@ KeyTable take_names(TensorMap tensors, Adapter& adapter) {
     const auto [kept, is_new] = adapter.tensors.emplace(clean, tensor);
     if (is_new) {
       sources.emplace(clean, std::move(source));
-    } else if (!is_redundant_copy(source) || !is_same_tensor(kept->second, tensor)) {
+      continue;
+    }
+    const bool is_same = is_same_tensor(kept->second, tensor);
+    if (!is_same || !is_redundant_copy(source))
       adapter.problems.push_back({KeyProblem::Kind::duplicate, source.file_key,
                                   "is a second name of " + clean + ", which the file holds as " +
-                                      sources.at(clean).file_key +
-                                      ", expected one tensor for each name"});
-    }
+                                      sources.at(clean).file_key + " with " +
+                                      (is_same ? "equal" : "different") +
+                                      " contents, expected one tensor for each name"});
   }
   return sources;
 }

@@ -112,7 +112,10 @@ TEST_CASE("LV304: two names of one tensor, and one name twice in the header") {
   VerifyCase sample;
   TensorMap tensors = on_q();
   tensors[kPrefix + "model.layers.0.q.lora_A.default.weight"] = normal_tensor("x", {4, 6});
-  require_rule(sample.run(config_on({"q"}), tensors), "LV304", Severity::error, "second name");
+  require_rule(sample.run(config_on({"q"}), tensors), "LV304", Severity::error,
+               "second name of base_model.model.model.layers.0.q.lora_A.weight");
+  require_rule(sample.run(config_on({"q"}), tensors), "LV304", Severity::error,
+               "with different contents");
   forbid_rule(sample.run(config_on({"q"}), on_q()), "LV304");
   const auto twice = [&](std::string_view data) {
     write_file(sample.adapter() / kAdapterWeightsName,
