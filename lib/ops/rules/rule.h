@@ -78,6 +78,7 @@ const std::vector<Rule>& rename_rules();      ///< LV3xx: names that moved or co
 const std::vector<Rule>& kind_rules();        ///< LV3xx: tensors of single layer types
 const std::vector<Rule>& expert_rules();      ///< LV3xx: stacks of experts
 const std::vector<Rule>& vocabulary_rules();  ///< LV3xx: embeddings, heads, token rows
+const std::vector<Rule>& set_rules();         ///< LV3xx: adapters that lie together
 const std::vector<Rule>& number_rules();      ///< LV4xx
 const std::vector<Rule>& shard_rules();       ///< LV4xx: shards saved as whole tensors
 const std::vector<Rule>& update_rules();      ///< LV4xx: figures of the updates
