@@ -23,10 +23,10 @@ void Report::add(std::string message, About about) {
 std::vector<const Rule*> all_rules() {
   std::vector<const Rule*> rules;
   for (const auto* group :
-       {&file_rules(), &payload_rules(), &config_rules(), &target_rules(), &pattern_rules(),
-        &layer_rules(), &key_rules(), &name_rules(), &rename_rules(), &kind_rules(),
-        &expert_rules(), &vocabulary_rules(), &set_rules(), &number_rules(), &shard_rules(),
-        &update_rules(), &identity_rules(), &output_rules(), &merged_rules(), &security_rules()})
+       {&file_rules(),   &payload_rules(),    &config_rules(), &target_rules(), &pattern_rules(),
+        &layer_rules(),  &key_rules(),        &name_rules(),   &rename_rules(), &kind_rules(),
+        &expert_rules(), &vocabulary_rules(), &set_rules(),    &number_rules(), &shard_rules(),
+        &update_rules(), &identity_rules(),   &output_rules(), &merged_rules(), &security_rules()})
     for (const Rule& rule : *group) rules.push_back(&rule);
   std::sort(rules.begin(), rules.end(),
             [](const Rule* a, const Rule* b) { return a->info.id < b->info.id; });
