@@ -5,6 +5,8 @@
 #include "cli/sources.h"
 #include "cli/units.h"
 #include "commands/commands.h"
+#include "html/inspect_page.h"
+#include "lora/base/atomic_write.h"
 #include "lora/base/error.h"
 
 namespace lora::cli {
@@ -26,10 +28,19 @@ class Inspect final : public Command {
     options.rest("PATH", paths_, "adapters, run directories, checkpoints or single tensor files");
     options.text("--adapter-config", adapter_config_, "FILE",
                  "for an adapter's weights file given alone");
+    options.text("--html", html_, "FILE",
+                 "also write a page with heat maps and singular values (for one PATH)");
+    options.flag("-f,--force", force_, "replace an existing page");
     options.flag("--tensors", tensors_, "list every tensor with dtype, shape and statistics");
   }
 
   Outcome run(Context& context) override {
+    if (html_) {
+      if (paths_.size() != 1)
+        throw Error(ErrorKind::usage,
+                    "--html describes one PATH, found " + std::to_string(paths_.size()));
+      require_absent(*html_, force_);
+    }
     JsonArray reports;
     bool first = true;
     for (const std::string& path : paths_) {
@@ -41,6 +52,7 @@ class Inspect final : public Command {
       if (!first) context.console.line();
       first = false;
       print(report, context.console);
+      if (html_) write_file_atomically(*html_, inspect_page(report), WriteOptions{force_, nullptr});
       reports.push_back(result_of(report));
     }
     return {0, JsonObject{{"files", std::move(reports)}}, {}};
@@ -171,7 +183,8 @@ class Inspect final : public Command {
 
   std::vector<std::string> paths_;
   std::optional<std::string> adapter_config_;
-  bool tensors_ = false;
+  std::optional<std::string> html_;
+  bool tensors_ = false, force_ = false;
 };
 
 }  // namespace

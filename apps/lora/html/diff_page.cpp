@@ -60,22 +60,6 @@ void add_groups(HtmlPage& page, const std::string& title,
              {false, true, true, true, true, true, true, true});
 }
 
-std::vector<double> mean_of(const std::vector<const std::vector<double>*>& spectra) {
-  std::size_t length = 0;
-  for (const auto* spectrum : spectra) length = std::max(length, spectrum->size());
-  std::vector<double> mean(length);
-  for (std::size_t i = 0; i < length; ++i) {
-    double count = 0;
-    for (const auto* spectrum : spectra) {
-      if (i >= spectrum->size()) continue;
-      mean[i] += (*spectrum)[i];
-      count += 1;
-    }
-    mean[i] /= count;
-  }
-  return mean;
-}
-
 std::vector<std::string> spectra(const std::vector<ModuleDifference>& modules) {
   struct Sides {
     std::vector<const std::vector<double>*> a, b;
@@ -87,8 +71,8 @@ std::vector<std::string> spectra(const std::vector<ModuleDifference>& modules) {
   }
   std::vector<std::string> plots;
   for (const auto& [leaf, sides] : by_leaf)
-    plots.push_back(
-        curve_plot(leaf, {{"A", mean_of(sides.a), false}, {"B", mean_of(sides.b), true}}));
+    plots.push_back(curve_plot(
+        leaf, {{"A", summary_of(sides.a).mean, false}, {"B", summary_of(sides.b).mean, true}}));
   return plots;
 }
 

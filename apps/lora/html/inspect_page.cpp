@@ -74,22 +74,9 @@ std::vector<std::string> spectra(const std::vector<ModuleFigures>& modules) {
     by_leaf[place_of(module.module_path).leaf].push_back(&module.update.singular_values);
   std::vector<std::string> plots;
   for (const auto& [leaf, spectra_of_leaf] : by_leaf) {
-    std::size_t length = 0;
-    for (const auto* spectrum : spectra_of_leaf) length = std::max(length, spectrum->size());
-    std::vector<double> mean(length), low(length, std::numeric_limits<double>::infinity()),
-        high(length);
-    for (std::size_t i = 0; i < length; ++i) {
-      double count = 0;
-      for (const auto* spectrum : spectra_of_leaf) {
-        if (i >= spectrum->size()) continue;
-        mean[i] += (*spectrum)[i];
-        low[i] = std::min(low[i], (*spectrum)[i]);
-        high[i] = std::max(high[i], (*spectrum)[i]);
-        count += 1;
-      }
-      mean[i] /= count;
-    }
-    plots.push_back(curve_plot(leaf, {{"mean of " + leaf, mean, false}}, low, high));
+    const CurveSummary summary = summary_of(spectra_of_leaf);
+    plots.push_back(
+        curve_plot(leaf, {{"mean of " + leaf, summary.mean, false}}, summary.low, summary.high));
   }
   return plots;
 }

@@ -167,6 +167,27 @@ std::string curve_plot(const std::string& title, const std::vector<Curve>& curve
   return drawing.finish();
 }
 
+CurveSummary summary_of(const std::vector<const std::vector<double>*>& curves) {
+  std::size_t length = 0;
+  for (const auto* curve : curves) length = std::max(length, curve->size());
+  CurveSummary summary{std::vector<double>(length),
+                       std::vector<double>(length, std::numeric_limits<double>::infinity()),
+                       std::vector<double>(length)};
+  for (std::size_t i = 0; i < length; ++i) {
+    double count = 0;
+    for (const auto* curve : curves) {
+      if (i >= curve->size()) continue;
+      const double value = (*curve)[i];
+      summary.mean[i] += value;
+      summary.low[i] = std::min(summary.low[i], value);
+      summary.high[i] = std::max(summary.high[i], value);
+      count += 1;
+    }
+    summary.mean[i] /= count;
+  }
+  return summary;
+}
+
 std::string bar_plot(const std::string& title, const std::vector<std::string>& labels,
                      const std::vector<double>& values) {
   constexpr double kHigh = 16;

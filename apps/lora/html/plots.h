@@ -23,6 +23,12 @@ struct Curve {
 std::string curve_plot(const std::string& title, const std::vector<Curve>& curves,
                        const std::vector<double>& low = {}, const std::vector<double>& high = {});
 
+/// Mean, smallest and largest value at each index of curves that may have different lengths.
+struct CurveSummary {
+  std::vector<double> mean, low, high;
+};
+CurveSummary summary_of(const std::vector<const std::vector<double>*>& curves);
+
 /// A bar a label; counts.
 std::string bar_plot(const std::string& title, const std::vector<std::string>& labels,
                      const std::vector<double>& values);
