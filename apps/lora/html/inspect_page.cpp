@@ -100,11 +100,11 @@ void add_adapter(HtmlPage& page, const InspectReport& report) {
              rows, {false, true, true, true, true, true, true, true});
   if (report.modules.empty()) return;
   page.heading("Size of the updates");
-  page.figure("Frobenius norm of the update by layer and module",
-              map_of(report.modules, [](const ModuleFigures& row) { return row.update.norm; }));
   std::vector<double> norms;
   for (const ModuleFigures& row : report.modules) norms.push_back(row.update.norm);
-  page.figure("Number of modules by norm", histogram("|dW|", norms));
+  page.figures("Frobenius norm of the update by layer and module, and number of modules by norm",
+               {map_of(report.modules, [](const ModuleFigures& row) { return row.update.norm; }),
+                histogram("|dW|", norms)});
   page.heading("Shape of the updates");
   page.figure(
       "Effective rank by layer and module",
