@@ -7,6 +7,8 @@
 #include "commands/commands.h"
 #include "commands/diff_report.h"
 #include "commands/output_report.h"
+#include "html/diff_page.h"
+#include "lora/base/atomic_write.h"
 #include "lora/base/error.h"
 #include "lora/ops/diff_outputs.h"
 
@@ -23,12 +25,15 @@ class Diff final : public Command {
     options.flag("--outputs", outputs_,
                  "also compare outputs on the same input (adapters need --base)");
     options.flag("--rank", rank_, "checkpoints: rank of every difference, also of large tensors");
+    options.text("--html", html_, "FILE", "also write a page with heat maps and curves");
+    options.flag("-f,--force", force_, "replace an existing page");
     options.flag("--all", all_, "list every module or tensor, not only the most different ones");
     options.group("A bare state dict as base");
     add_base_options(options, base_options_);
   }
 
   Outcome run(Context& context) override {
+    if (html_) require_absent(*html_, force_);
     const auto a = resolve_adapter(a_, context);
     const auto b = resolve_adapter(b_, context);
     const bool a_is_adapter = is_adapter_directory(a);
@@ -56,6 +61,7 @@ class Diff final : public Command {
     options.sinks = context.sinks;
     const TunedDiff result = diff(update, base, checkpoint, options);
     print_diff(result, all_, context.console);
+    write_page(result, {});
     return {result.is_equal() ? kDone : kAnswerIsNo, diff_json(result), {}};
   }
 
@@ -69,15 +75,24 @@ class Diff final : public Command {
     const AdapterDiff result = diff(left, right, options);
     print_diff(result, all_, context.console);
     JsonObject document = diff_json(result);
+    std::optional<OutputDiff> outputs;
     if (outputs_) {
       const Checkpoint base = open_base(*base_, base_options_, context);
-      add_outputs({&base, &left}, {&base, &right}, context, document);
+      outputs = add_outputs({&base, &left}, {&base, &right}, context, document);
     }
+    write_page(result, outputs);
     return {result.is_equal() ? kDone : kAnswerIsNo, std::move(document), {}};
   }
 
-  static void add_outputs(const ModelSide& a, const ModelSide& b, Context& context,
-                          JsonObject& document) {
+  template <typename Result>
+  void write_page(const Result& result, const std::optional<OutputDiff>& outputs) const {
+    if (html_)
+      write_file_atomically(*html_, diff_page({a_, b_, outputs}, result),
+                            WriteOptions{force_, nullptr});
+  }
+
+  static OutputDiff add_outputs(const ModelSide& a, const ModelSide& b, Context& context,
+                                JsonObject& document) {
     const OutputDiff outputs = diff_outputs(context.engine(), a, b);
     Console& console = context.console;
     console.line("outputs on the same input: " + difference_text(outputs.difference));
@@ -90,6 +105,7 @@ class Diff final : public Command {
       result[name == std::string_view("A") ? "effect_a" : "effect_b"] = difference_json(**effect);
     }
     document["outputs"] = std::move(result);
+    return outputs;
   }
 
   Outcome diff_checkpoints(Context& context) {
@@ -107,14 +123,16 @@ class Diff final : public Command {
     progress.clear();
     print_diff(result, all_, context.console);
     JsonObject document = diff_json(result);
-    if (outputs_) add_outputs({&left, nullptr}, {&right, nullptr}, context, document);
+    std::optional<OutputDiff> outputs;
+    if (outputs_) outputs = add_outputs({&left, nullptr}, {&right, nullptr}, context, document);
+    write_page(result, outputs);
     return {result.is_equal() ? kDone : kAnswerIsNo, std::move(document), {}};
   }
 
   std::string a_, b_;
-  std::optional<std::string> base_;
+  std::optional<std::string> base_, html_;
   OpenCheckpointOptions base_options_;
-  bool outputs_ = false, all_ = false, rank_ = false;
+  bool outputs_ = false, all_ = false, rank_ = false, force_ = false;
 };
 
 }  // namespace
@@ -132,6 +150,7 @@ Verb diff_verb() {
       "changed against the adapter's update. Exit code 1 when they differ.",
       "lora diff adapter-v1 adapter-v2\n"
       "lora diff adapter-v1 adapter-v2 --base base --outputs\n"
+      "lora diff adapter-v1 adapter-v2 --html page.html\n"
       "lora diff base finetuned --rank --json\n"
       "lora diff adapter merged --base base",
       []() -> std::unique_ptr<Command> { return std::make_unique<Diff>(); }};
