@@ -10,11 +10,13 @@ warnings.filterwarnings("ignore")
 from transformers.utils import logging
 
 from parity import (  # noqa: F401
+    adapter_verdicts,
     base_checkpoints,
     decoders,
     healthy,
     loads,
     merged,
+    pages,
     repairs,
     reports,
     saved_files,
