@@ -7,6 +7,7 @@ configs/NAME.json  adapter_config.json of save_pretrained, with the two set-valu
                    (their order follows Python's hash seed); nothing else is touched.
 models.json        the modules of small models, in the order of named_modules().
 targets.json       which modules each configuration adapted and saved, with rank and alpha.
+                   Sites on bare parameters are listed with the parameter each belongs to.
 patterns.json      re.match / re.fullmatch verdicts for the regular expressions PEFT builds.
 adapters/NAME/     directories written by save_pretrained.
 """
@@ -27,6 +28,7 @@ import torch
 import transformers
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import ParamWrapper
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -65,6 +67,27 @@ class TopLevelLayers(nn.Module):
         self.lm_head = nn.Linear(4, 2)
 
 
+class Experts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gate_up_proj = nn.Parameter(torch.randn(3, 10, 4))
+        self.gate_up_proj_bias = nn.Parameter(torch.randn(10))
+        self.down_proj = nn.Parameter(torch.randn(3, 4, 5))
+        self.router = nn.Linear(4, 3)
+
+
+class ManyKinds(nn.Module):
+    """Convolutions, attention, bare parameters on two levels."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.randn(4, 4))
+        self.conv = nn.Sequential(nn.Conv1d(4, 4, 3), nn.Conv2d(4, 4, 3, groups=2), nn.Conv3d(2, 4, 1))
+        self.attn = nn.MultiheadAttention(4, 2)
+        self.blocks = nn.ModuleList(nn.ModuleDict({"experts": Experts(), "proj": nn.Linear(4, 4)}) for _ in range(2))
+        self.embed = nn.Embedding(6, 4)
+
+
 def llama(layers=2, cls=transformers.LlamaForCausalLM, **extra):
     config = transformers.LlamaConfig(
         vocab_size=32,
@@ -92,6 +115,10 @@ MODELS = {
     "llama12": lambda: llama(12),
     "llama_cls": lambda: llama(cls=transformers.LlamaForSequenceClassification, num_labels=3),
     "gpt2": gpt2,
+    "bert": lambda: transformers.BertModel(
+        transformers.BertConfig(vocab_size=24, hidden_size=8, num_hidden_layers=2, num_attention_heads=2,
+                                intermediate_size=12, max_position_embeddings=16)),
+    "kinds": ManyKinds,
 }
 
 
@@ -102,6 +129,10 @@ def kind_of(module):
         return "linear"
     if isinstance(module, nn.Embedding):
         return "embedding"
+    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        return "convolution"
+    if isinstance(module, nn.MultiheadAttention):
+        return "attention"
     if "Norm" in type(module).__name__:
         return "norm"
     return "other"
@@ -119,6 +150,7 @@ def modules_of(model):
                 "class": type(module).__name__,
                 "kind": kind_of(module),
                 "is_output_head": head is not None and module is head,
+                "parameters": {n: list(p.shape) for n, p in module.named_parameters(recurse=False)},
             }
             for name, module in model.named_modules()
         ],
@@ -196,7 +228,38 @@ TARGET_CASES = [
     ("top", dict(target_modules=["parts.1"], layers_to_transform=[1])),
     ("top", dict(target_modules=["parts.1"], layers_to_transform=[1], layers_pattern="experts")),
     ("top", dict(target_modules="all-linear", modules_to_save=["body"])),
+    ("bert", dict()),
+    ("bert", dict(target_modules=["query"], layer_replication=[[0, 2], [0, 1]], layers_to_transform=[2])),
+    ("llama", dict(target_modules=["q_proj"], layer_replication=[[0, 2], [1, 2]])),
+    ("llama", dict(target_modules="all-linear", layer_replication=[[1, 2], [0, 1]])),
+    ("llama", dict(target_modules=["layers.3.self_attn.q_proj"], layer_replication=[[0, 2], [0, 2]])),
+    ("llama", dict(target_modules=["q_proj"], layer_replication=[[0, 3]])),
+    ("gpt2", dict(target_modules=["c_attn"], layer_replication=[[0, 2]])),
+    ("top", dict(target_modules=["q_proj"], layer_replication=[[0, 2]])),
+    ("kinds", dict(target_modules=["conv.0", "conv.1", "conv.2", "embed"])),
+    ("kinds", dict(target_modules=["conv"])),
+    ("kinds", dict(target_modules=["attn"])),
+    ("kinds", dict(target_modules="all-linear")),
+    ("kinds", dict(target_modules=["attn", "proj"], exclude_modules=["blocks.0.proj"])),
+    ("kinds", dict(target_parameters=["experts.gate_up_proj"])),
+    ("kinds", dict(target_modules=[], target_parameters=["experts.down_proj", "experts.gate_up_proj"])),
+    ("kinds", dict(target_modules=["proj"], target_parameters=["blocks.1.experts.down_proj", "nothing.here"])),
+    ("kinds", dict(target_modules=[], target_parameters=["gate_up_proj", "proj.weight", "router.weight"])),
+    ("kinds", dict(target_modules=["proj"], target_parameters=["proj.weight"])),
+    ("kinds", dict(target_modules=[], target_parameters=["experts.gate_up_proj_bias"])),
+    ("kinds", dict(target_modules=[], target_parameters=["proj.bias"])),
+    ("kinds", dict(target_modules=[], target_parameters=["scale"])),
+    ("kinds", dict(target_modules=[], target_parameters=["up_proj"])),
+    ("kinds", dict(target_modules=["nothing"], target_parameters=["experts.down_proj"])),
+    ("kinds", dict(target_modules=["nothing"], target_parameters=["nothing"])),
+    ("kinds", dict(target_modules=[], r=4, target_parameters=["experts.down_proj", "experts.gate_up_proj"],
+                   rank_pattern={"down_proj": 2}, alpha_pattern={"blocks.1.experts.gate_up_proj": 3})),
+    ("kinds", dict(target_modules=["router"], target_parameters=["experts.down_proj"])),
 ]
+
+
+def without_base_layers(name):
+    return ".".join(part for part in name.split(".") if part != "base_layer")
 
 
 def target_answer(model_name, arguments):
@@ -207,7 +270,7 @@ def target_answer(model_name, arguments):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             adapted = get_peft_model(model, config)
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
         case["error"] = type(error).__name__
         return case
     dead = set()
@@ -216,11 +279,14 @@ def target_answer(model_name, arguments):
         if found:
             dead.update(eval(found.group(1)))  # a list printed by PEFT
     base = adapted.base_model.model
-    case["lora"] = [
-        {"path": name, "r": module.r["default"], "alpha": module.lora_alpha["default"],
-         "scaling": module.scaling["default"]}
-        for name, module in base.named_modules()
-        if isinstance(module, LoraLayer)
+    sites = [(name, module) for name, module in base.named_modules() if isinstance(module, LoraLayer)]
+    describe = lambda module: {"r": module.r["default"], "alpha": module.lora_alpha["default"],
+                               "scaling": module.scaling["default"]}
+    case["lora"] = [{"path": name, **describe(module)} for name, module in sites
+                    if not isinstance(module, ParamWrapper)]
+    case["parameters"] = [
+        {"path": name, "parameter": without_base_layers(name) + "." + module.parameter_name, **describe(module)}
+        for name, module in sites if isinstance(module, ParamWrapper)
     ]
     case["lora"] = [entry for entry in case["lora"] if ".modules_to_save." not in entry["path"]]
     for entry in case["lora"]:

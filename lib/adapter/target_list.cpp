@@ -2,6 +2,7 @@
 #include <set>
 
 #include "adapter/target_match.h"
+#include "adapter/target_steps.h"
 #include "lora/adapter/targets.h"
 #include "lora/base/error.h"
 
@@ -45,6 +46,7 @@ std::set<std::string> endings_of_others(const std::set<std::string>& targets,
                                         const ModuleList& modules) {
   std::set<std::string> endings;
   for (const ModuleInfo& module : modules) {
+    if (module.kind == LayerKind::parameter) continue;
     const std::string& path = module.module_path;
     const bool is_target =
         std::any_of(targets.begin(), targets.end(),
@@ -80,7 +82,7 @@ std::set<std::string> smallest_endings(const std::set<std::string>& targets,
 
 }  // namespace
 
-void expand_all_linear(AdapterConfig& config, const ModuleList& modules, bool is_transformers) {
+void expand_targets(AdapterConfig& config, const ModuleList& modules, bool is_transformers) {
   if (is_all_linear(config.target_modules)) {
     const std::string head = is_transformers ? head_to_leave_out(config, modules) : "";
     std::vector<std::string> names;
@@ -100,6 +102,10 @@ void expand_all_linear(AdapterConfig& config, const ModuleList& modules, bool is
   if (targets.size() < kCondenseFrom) return;
   const std::set<std::string> endings = smallest_endings(targets, modules);
   if (endings.size() < targets.size()) names->assign(endings.begin(), endings.end());
+}
+
+void expand_all_linear(AdapterConfig& config, const ModuleList& modules, bool is_transformers) {
+  expand_targets(config, replicate_layers(config, modules), is_transformers);
 }
 
 void add_task_heads(AdapterConfig& config) {

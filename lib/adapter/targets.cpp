@@ -4,7 +4,9 @@
 #include <array>
 #include <set>
 
+#include "adapter/parameter_sites.h"
 #include "adapter/target_match.h"
+#include "adapter/target_steps.h"
 #include "lora/base/error.h"
 
 namespace lora {
@@ -14,8 +16,19 @@ constexpr std::array<std::string_view, 4> kUnsavableClasses{"ModuleDict", "Modul
                                                             "ParameterDict", "ParameterList"};
 
 bool takes_lora(const ModuleInfo& module) {
-  return module.kind == LayerKind::linear || module.kind == LayerKind::conv1d ||
-         module.kind == LayerKind::embedding;
+  switch (module.kind) {
+    case LayerKind::linear:
+    case LayerKind::conv1d:
+    case LayerKind::embedding:
+    case LayerKind::convolution:
+    case LayerKind::attention:
+      return true;
+    case LayerKind::norm:
+    case LayerKind::parameter:
+    case LayerKind::other:
+      return false;
+  }
+  return false;
 }
 
 std::string quoted(const std::string& text) { return "\"" + text + "\""; }
@@ -40,43 +53,58 @@ std::string leaf_names(const ModuleList& modules) {
 }
 
 void require_usable(const AdapterConfig& config) {
-  const Json* parameters = config.other.find("target_parameters");
-  if (parameters != nullptr && parameters->is_array() && !parameters->as_array()->empty())
-    throw Error(ErrorKind::unsupported,
-                "cannot resolve targets: target_parameters is set, and LoRA on bare parameters is "
-                "not supported, expected target_modules only");
-  if (std::holds_alternative<std::monostate>(config.target_modules))
+  if (std::holds_alternative<std::monostate>(config.target_modules) &&
+      target_parameters(config).empty())
     throw Error(ErrorKind::usage,
                 "cannot resolve targets: no target_modules are set, expected a list of module "
                 "names, a regular expression or all-linear");
+  for (const std::string& entry : config.modules_to_save)
+    if (entry.empty())
+      throw Error(ErrorKind::usage,
+                  "cannot resolve targets: found an empty name in modules_to_save, expected names");
 }
 
-std::vector<ModuleInfo> find_lora(const AdapterConfig& settled, const AdapterConfig& original,
-                                  const ModuleList& modules) {
-  const TargetMatcher matcher(settled);
+Error nothing_matches(const AdapterConfig& config, const ModuleList& modules, bool has_excluded) {
+  std::string message = "cannot resolve targets: ";
+  if (!std::holds_alternative<std::monostate>(config.target_modules))
+    message += "target_modules " + describe(config.target_modules);
+  const std::vector<std::string> parameters = target_parameters(config);
+  if (!parameters.empty())
+    message += std::string(message.ends_with(": ") ? "" : " and ") + "target_parameters " +
+               describe(parameters);
+  message += " matches no module of the base";
+  if (has_excluded) message += " that is not excluded or saved in full";
+  return Error(ErrorKind::incompatible, message + ", expected names among " + leaf_names(modules))
+      .with_hint(
+          "list entries match whole endings of module paths; a regular expression must "
+          "match a whole path");
+}
+
+struct LoraTargets {
   std::vector<ModuleInfo> found;
   bool has_excluded = false;
+};
+
+LoraTargets find_lora(const AdapterConfig& settled, const AdapterConfig& original,
+                      const ModuleList& modules) {
+  LoraTargets targets;
+  if (std::holds_alternative<std::monostate>(settled.target_modules)) return targets;
+  const TargetMatcher matcher(settled);
   for (const ModuleInfo& module : modules) {
-    if (module.module_path.empty()) continue;
+    if (module.module_path.empty() || module.kind == LayerKind::parameter) continue;
     const auto verdict = matcher.check(module.module_path);
-    if (verdict == TargetMatcher::Verdict::excluded) has_excluded = true;
+    if (verdict == TargetMatcher::Verdict::excluded) targets.has_excluded = true;
     if (verdict != TargetMatcher::Verdict::targeted) continue;
     if (!takes_lora(module))
       throw Error(ErrorKind::incompatible,
                   "cannot resolve targets: target_modules " + describe(original.target_modules) +
                       " selects " + module.module_path + " of class " + module.class_name +
-                      ", expected modules that can take LoRA layers (Linear, Conv1D, Embedding)")
+                      ", expected modules that can take LoRA layers (Linear, Conv1D, Embedding, "
+                      "Conv1d to Conv3d, MultiheadAttention)")
           .with_hint("modules that can: " + leaf_names(modules));
-    found.push_back(module);
+    targets.found.push_back(module);
   }
-  if (!found.empty()) return found;
-  std::string message = "cannot resolve targets: target_modules " +
-                        describe(original.target_modules) + " matches no module of the base";
-  if (has_excluded) message += " that is not excluded or saved in full";
-  throw Error(ErrorKind::incompatible, message + ", expected names among " + leaf_names(modules))
-      .with_hint(
-          "list entries match whole endings of module paths; a regular expression must "
-          "match a whole path");
+  return targets;
 }
 
 bool is_inside(const std::string& path, const std::string& parent) {
@@ -87,6 +115,7 @@ std::vector<ModuleInfo> find_saved(const AdapterConfig& config, const ModuleList
                                    const std::vector<ModuleInfo>& lora) {
   std::vector<ModuleInfo> saved;
   for (const ModuleInfo& module : modules) {
+    if (module.kind == LayerKind::parameter) continue;
     const std::string& path = module.module_path;
     const bool is_named = std::any_of(
         config.modules_to_save.begin(), config.modules_to_save.end(),
@@ -126,18 +155,19 @@ std::vector<std::string> dead_entries(const std::vector<std::string>& entries,
 
 }  // namespace
 
-ResolvedTargets resolve_targets(const AdapterConfig& config, const ModuleList& modules,
+ResolvedTargets resolve_targets(const AdapterConfig& config, const ModuleList& base_modules,
                                 bool is_transformers) {
   require_usable(config);
-  for (const std::string& entry : config.modules_to_save)
-    if (entry.empty())
-      throw Error(ErrorKind::usage,
-                  "cannot resolve targets: found an empty name in modules_to_save, expected names");
+  const ModuleList modules = replicate_layers(config, base_modules);
   AdapterConfig settled = config;
-  expand_all_linear(settled, modules, is_transformers);
+  expand_targets(settled, modules, is_transformers);
 
   ResolvedTargets result;
-  result.lora = find_lora(settled, config, modules);
+  LoraTargets targets = find_lora(settled, config, modules);
+  result.lora = std::move(targets.found);
+  result.parameters = find_parameters(config, modules, result.lora);
+  if (result.lora.empty() && result.parameters.empty())
+    throw nothing_matches(config, modules, targets.has_excluded);
   result.saved = find_saved(config, modules, result.lora);
   if (const auto* names = std::get_if<std::vector<std::string>>(&config.target_modules))
     result.dead_targets = dead_entries(
@@ -149,7 +179,13 @@ ResolvedTargets resolve_targets(const AdapterConfig& config, const ModuleList& m
       [](const std::string& path, const std::string& entry) { return path.ends_with(entry); });
   std::vector<std::string> paths;
   for (const ModuleInfo& module : result.lora) paths.push_back(module.module_path);
+  for (const ParameterTarget& target : result.parameters) paths.push_back(target.base_name);
   result.dead_patterns = PatternTable(config).dead_keys(paths);
+  for (const std::string& entry : target_parameters(config))
+    if (std::none_of(
+            result.parameters.begin(), result.parameters.end(),
+            [&](const ParameterTarget& target) { return selects(entry, target.base_name); }))
+      result.dead_parameters.push_back(entry);
   return result;
 }
 

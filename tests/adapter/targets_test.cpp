@@ -135,8 +135,8 @@ TEST_CASE("targets that cannot be resolved say why and what exists") {
                 [&] { resolve(mlp, R"({"target_modules": ["fc1", ""]})"); });
   require_error(ErrorKind::usage, "empty name in modules_to_save",
                 [&] { resolve(mlp, R"({"target_modules": ["fc1"], "modules_to_save": [""]})"); });
-  require_error(ErrorKind::unsupported, "target_parameters", [&] {
-    resolve(mlp, R"({"target_modules": ["fc1"], "target_parameters": ["fc2.weight"]})");
+  require_error(ErrorKind::incompatible, "target_parameters [\"fc3.weight\"] matches no", [&] {
+    resolve(mlp, R"({"target_parameters": ["fc3.weight"]})");
   });
 }
 
