@@ -295,7 +295,7 @@ def target_answer(model_name, arguments):
     case["dead_patterns"] = sorted(dead)
     stored = adapted.peft_config["default"]
     case["stored_targets"] = (
-        stored.target_modules if isinstance(stored.target_modules, str) else sorted(stored.target_modules)
+        sorted(stored.target_modules) if isinstance(stored.target_modules, (list, set)) else stored.target_modules
     )
     case["stored_saved"] = stored.modules_to_save
     return case

@@ -65,6 +65,12 @@ class Experts(nn.Module):
         self.down_proj = nn.Parameter(torch.randn(experts, *down) * 0.1)
 
 
+class ExpertsWithRouter(Experts):
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.router = nn.Linear(4, 3)
+
+
 def mlp():
     return Net(fc1=nn.Linear(10, 20), fc2=nn.Linear(20, 2))
 
@@ -110,6 +116,7 @@ BASES = {
     "experts": lambda: Net(mlp=Net(experts=Experts(3, 4, 5)), head=nn.Linear(4, 4)),
     "experts_transposed": lambda: Net(mlp=Net(experts=Experts(3, 4, 5, True)), head=nn.Linear(4, 4)),
     "experts_square": lambda: Net(mlp=Net(experts=Experts(3, 4, 2)), head=nn.Linear(4, 4)),
+    "experts_router": lambda: Net(mlp=Net(experts=ExpertsWithRouter(3, 4, 5))),
     "experts_one": lambda: Net(mlp=Net(experts=Experts(1, 4, 5)), head=nn.Linear(4, 4)),
     "llama": lambda: transformers.LlamaForCausalLM(llama_config()),
     "llama_tied": lambda: transformers.LlamaForCausalLM(llama_config(tie_word_embeddings=True)),
@@ -172,6 +179,9 @@ CASES = {
     "experts_one": ("parameter", "experts_one", dict(target_modules=[], target_parameters=["experts.down_proj"], r=2)),
     "experts_bias_all": ("parameter", "experts", dict(
         target_modules=[], target_parameters=["experts.gate_up_proj", "experts.down_proj"], r=2, bias="all")),
+    "experts_with_router": ("parameter", "experts_router", dict(
+        target_modules=["router"], target_parameters=["experts.gate_up_proj", "experts.down_proj"], r=2, bias="all",
+        rank_pattern={"^mlp.experts.router": 3})),
     "mixtral_experts": ("parameter", "mixtral", dict(
         **CAUSAL, target_modules=["q_proj"], r=2,
         target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"])),

@@ -5,6 +5,7 @@
 #include "adapter/parameter_sites.h"
 #include "adapter/target_match.h"
 #include "adapter/target_steps.h"
+#include "lora/adapter/keys.h"
 #include "lora/base/error.h"
 #include "lora/base/tensor.h"
 
@@ -29,8 +30,10 @@ std::vector<Parameter> parameters_of_model(const ModuleList& modules) {
       continue;
     }
     const std::string prefix = path.empty() ? "" : path + ".";
+    const bool is_attention = module.kind == LayerKind::attention;
     if (!module.weight_shape.empty())
-      parameters.push_back({path, prefix + "weight", module.weight_shape});
+      parameters.push_back(
+          {path, prefix + (is_attention ? "in_proj_weight" : "weight"), module.weight_shape});
     if (module.has_bias) parameters.push_back({path, prefix + "bias", {module.out_features}});
   }
   return parameters;
@@ -42,7 +45,8 @@ Error refuse(const Parameter& parameter, const std::string& found, const std::st
                                             expected);
 }
 
-void require_wrappable(const Parameter& parameter, const std::set<std::string>& lora_paths) {
+void require_wrappable(const Parameter& parameter, const std::set<std::string>& lora_paths,
+                       const std::vector<ParameterTarget>& found) {
   if (parameter.module_path.empty())
     throw refuse(parameter, "a parameter of the model itself", "parameters of modules inside it");
   if (lora_paths.contains(parameter.module_path))
@@ -51,6 +55,10 @@ void require_wrappable(const Parameter& parameter, const std::set<std::string>& 
   if (parameter.shape.size() != 2 && parameter.shape.size() != 3)
     throw refuse(parameter, "of shape " + shape_to_string(parameter.shape),
                  "2 dimensions, or 3 for a stack of experts");
+  for (const ParameterTarget& outer : found)
+    if (parameter.module_path.starts_with(without_base_layers(outer.module_path) + "."))
+      throw refuse(parameter, "inside the module of " + outer.base_name + ", also selected",
+                   "one of the two");
 }
 
 }  // namespace
@@ -64,11 +72,10 @@ std::vector<ParameterTarget> find_parameters(const AdapterConfig& config, const 
   for (const ModuleInfo& module : lora) lora_paths.insert(module.module_path);
   for (const Parameter& parameter : parameters_of_model(modules)) {
     const bool is_selected =
-        std::any_of(entries.begin(), entries.end(), [&](const std::string& entry) {
-          return selects(entry, parameter.base_name);
-        });
+        std::any_of(entries.begin(), entries.end(),
+                    [&](const std::string& entry) { return selects(entry, parameter.base_name); });
     if (!is_selected) continue;
-    require_wrappable(parameter, lora_paths);
+    require_wrappable(parameter, lora_paths, found);
     // The new layer goes around those of the module's parameters before it.
     for (ParameterTarget& inner : found)
       if (without_base_layers(inner.module_path) == parameter.module_path)

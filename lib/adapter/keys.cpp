@@ -222,10 +222,15 @@ std::string to_peft_key(const ParsedKey& key) {
   return text.append(suffix_of(key.role)).append(key.parameter);
 }
 
-std::string to_base_name(const ParsedKey& key) {
-  Parts parts = split(key.module_path);
+std::string without_base_layers(std::string_view module_path) {
+  if (module_path.find("base_layer") == std::string_view::npos) return std::string(module_path);
+  Parts parts = split(module_path);
   std::erase(parts, "base_layer");
-  std::string text = join(parts, 0, parts.size());
+  return join(parts, 0, parts.size());
+}
+
+std::string to_base_name(const ParsedKey& key) {
+  std::string text = without_base_layers(key.module_path);
   constexpr std::string_view original = "original_module.";
   std::string_view parameter = key.parameter;
   if (key.role == KeyRole::original) {

@@ -32,15 +32,18 @@ std::vector<std::string> entry_names(const fs::path& directory) {
   return names;
 }
 
-std::string listing(const fs::path& directory) {
+std::string some_of(const std::vector<std::string>& names) {
   constexpr std::size_t kShown = 6;
-  const std::vector<std::string> names = entry_names(directory);
-  if (names.empty()) return "nothing";
   std::string text;
   for (std::size_t i = 0; i < std::min(kShown, names.size()); ++i)
     text += (i == 0 ? "" : ", ") + names[i];
   if (names.size() > kShown) text += " and " + std::to_string(names.size() - kShown) + " more";
   return text;
+}
+
+std::string listing(const fs::path& directory) {
+  const std::vector<std::string> names = entry_names(directory);
+  return names.empty() ? "nothing" : some_of(names);
 }
 
 Error no_adapter(const fs::path& path, const std::string& found) {
@@ -63,7 +66,7 @@ Error explain_directory_without_config(const fs::path& path) {
   if (has("run.json"))
     return no_adapter(path, "a run directory").with_hint("give " + (path / "adapter").string());
   if (const auto inside = adapters_inside(path); !inside.empty())
-    return no_adapter(path, "only folders with adapters")
+    return no_adapter(path, "only folders with adapters (" + some_of(inside) + ")")
         .with_hint("give " + (path / inside[0]).string());
   if (has(kAdapterWeightsName) || has(kAdapterPickleName))
     return no_adapter(path, std::string("weights without ") + kAdapterConfigName)

@@ -6,11 +6,11 @@
 #include <utility>
 
 #include "adapter/target_match.h"
+#include "lora/adapter/keys.h"
 
 namespace lora {
 namespace {
 
-constexpr std::string_view kBaseLayer = ".base_layer";
 constexpr std::pair<int, int> kExpertsOutInSince{0, 19};
 
 bool is_registered_last(std::string_view parameter) {
@@ -27,19 +27,6 @@ bool is_module_target(const AdapterConfig& config, const std::string& module_pat
 }
 
 }  // namespace
-
-std::string without_base_layers(const std::string& module_path) {
-  std::string path = module_path;
-  for (std::size_t at = 0; (at = path.find(kBaseLayer, at)) != std::string::npos;) {
-    const std::size_t end = at + kBaseLayer.size();
-    if (end == path.size() || path[end] == '.') {
-      path.erase(at, kBaseLayer.size());
-    } else {
-      at = end;
-    }
-  }
-  return path;
-}
 
 std::vector<std::string> target_parameters(const AdapterConfig& config) {
   std::vector<std::string> entries;

@@ -9,9 +9,6 @@
 
 namespace lora {
 
-/// The name of a module without the `base_layer` components of nested LoRA layers.
-std::string without_base_layers(const std::string& module_path);
-
 /// Entries of target_parameters, in the order of the file; empty when there are none.
 std::vector<std::string> target_parameters(const AdapterConfig& config);
 

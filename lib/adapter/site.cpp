@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <string_view>
 
+#include "lora/adapter/keys.h"
+
 namespace lora {
 namespace {
 
@@ -70,12 +72,12 @@ void SiteBuilder::choose_kind(LoraModule& module) const {
 }
 
 // Patterns see the path that PEFT injected at: the attention module for its output projection, the
-// parameter for a bare parameter.
+// parameter for a bare parameter, the path in the base for everything inside wrapped modules.
 static std::string pattern_path(const LoraModule& module) {
   if (module.kind == LayerKind::parameter) return module.base_name;
   if (module.times != 1)
     return module.module_path.substr(0, module.module_path.size() - kOutProjection.size());
-  return module.module_path;
+  return without_base_layers(module.module_path);
 }
 
 SiteBuilder::Blocks SiteBuilder::blocks_of(const std::string& path) const {

@@ -10,8 +10,8 @@ namespace lora {
 /// expand_all_linear on a list whose layers are replicated.
 void expand_targets(AdapterConfig& config, const ModuleList& modules, bool is_transformers);
 
-/// What target_parameters selects, `lora` being the modules that have LoRA layers already. Throws as
-/// resolve_targets does.
+/// What target_parameters selects, `lora` being the modules that have LoRA layers already. Throws
+/// as resolve_targets does.
 std::vector<ParameterTarget> find_parameters(const AdapterConfig& config, const ModuleList& modules,
                                              const std::vector<ModuleInfo>& lora);
 

@@ -92,15 +92,57 @@ void describe_matrix(ModuleInfo& info, const Tensor& weight, const std::string& 
   }
 }
 
+void describe_convolution(ModuleInfo& info, const Tensor& weight) {
+  const std::string dimensions = std::to_string(weight.shape.size() - 2);
+  info.class_name = "Conv" + dimensions + "d";
+  info.kind = LayerKind::convolution;
+  info.out_features = weight.shape[0];
+  info.in_features = weight.shape[1];
+}
+
+void describe_attention(ModuleInfo& info, const Tensor& in_projection) {
+  info.class_name = "MultiheadAttention";
+  info.kind = LayerKind::attention;
+  info.weight_shape = in_projection.shape;
+  info.out_features = in_projection.shape[0];
+  info.in_features = in_projection.shape[1];
+}
+
+// Matrices and stacks of matrices that are no module's weight: what target_parameters may name. The
+// order of the class is not known; transformers registers the projection back last.
+std::vector<ModuleInfo> bare_parameters(const std::string& path,
+                                        const std::map<std::string, const Tensor*>& parameters) {
+  std::vector<ModuleInfo> list;
+  for (const auto& [name, tensor] : parameters) {
+    const std::size_t dimensions = tensor->shape.size();
+    if (name == "weight" || name == "in_proj_weight" || dimensions < 2 || dimensions > 3) continue;
+    ModuleInfo info;
+    info.module_path = path.empty() ? name : path + "." + name;
+    info.class_name = "Parameter";
+    info.kind = LayerKind::parameter;
+    info.weight_shape = tensor->shape;
+    list.push_back(std::move(info));
+  }
+  std::stable_partition(list.begin(), list.end(), [](const ModuleInfo& info) {
+    return info.module_path.find("down_proj") == std::string::npos;
+  });
+  return list;
+}
+
 void describe(ModuleInfo& info, const std::map<std::string, const Tensor*>& parameters,
               const std::string& model_type) {
   const auto weight = parameters.find("weight");
   info.has_bias = parameters.contains("bias");
+  const auto in_projection = parameters.find("in_proj_weight");
+  if (in_projection != parameters.end() && in_projection->second->shape.size() == 2)
+    describe_attention(info, *in_projection->second);
   if (weight == parameters.end()) return;
   const Tensor& tensor = *weight->second;
   info.weight_shape = tensor.shape;
   if (tensor.shape.size() == 2) {
     describe_matrix(info, tensor, model_type);
+  } else if (tensor.shape.size() >= 3 && tensor.shape.size() <= 5) {
+    describe_convolution(info, tensor);
   } else if (tensor.shape.size() == 1 && is_norm_name(info.module_path)) {
     info.class_name = info.has_bias ? "LayerNorm" : "RMSNorm";
     info.kind = LayerKind::norm;
@@ -130,6 +172,8 @@ ModuleList deduced_modules(const Checkpoint& checkpoint) {
     if (path.empty()) info.class_name = root_class(checkpoint.config);
     describe(info, parameters, checkpoint.config ? checkpoint.config->model_type : "");
     list.push_back(std::move(info));
+    for (ModuleInfo& parameter : bare_parameters(path, parameters))
+      list.push_back(std::move(parameter));
   }
   return list;
 }

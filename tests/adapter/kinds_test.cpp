@@ -77,9 +77,9 @@ bool is_accounted_for(const Adapter& adapter, const std::string& key) {
     case KeyRole::base_layer:
       return adapter.replacements.contains(to_base_name(parsed));
     case KeyRole::trainable_tokens:
-      return std::any_of(
-          adapter.tokens.begin(), adapter.tokens.end(),
-          [&](const TokenRows& rows) { return rows.module_path == parsed.module_path; });
+      return std::any_of(adapter.tokens.begin(), adapter.tokens.end(), [&](const TokenRows& rows) {
+        return rows.module_path == parsed.module_path;
+      });
     case KeyRole::original:
       return true;
     case KeyRole::magnitude:
@@ -229,8 +229,7 @@ TEST_CASE("kinds: token rows know their embedding and their indices") {
   CHECK(named.tokens[0].module_path == "lm_head");
   CHECK(named.tokens[0].indices == std::vector<std::int64_t>{2});
   CHECK(named.tokens[1].indices == std::vector<std::int64_t>{0, 3});
-  CHECK(open_adapter(fixture_of("tokens_gpt2").path).tokens.at(0).module_path ==
-        "transformer.wte");
+  CHECK(open_adapter(fixture_of("tokens_gpt2").path).tokens.at(0).module_path == "transformer.wte");
 }
 
 TEST_CASE("kinds: a head tied to its embedding is marked, an independent one is not") {
@@ -241,6 +240,22 @@ TEST_CASE("kinds: a head tied to its embedding is marked, an independent one is 
   const Adapter saved = open_adapter(fixture_of("tied_saved").path);
   CHECK(saved.replacements.contains("lm_head.weight"));
   CHECK(saved.replacements.contains("model.embed_tokens.weight"));
+}
+
+TEST_CASE("kinds: a folder with several adapters names them") {
+  const fs::path parent = fixture_of("several_first").path.parent_path();
+  testing::require_error(ErrorKind::not_found, "only folders with adapters (first, second)",
+                         [&] { open_adapter(parent); });
+  CHECK(open_adapter(parent / "second").modules.size() == 2);
+}
+
+TEST_CASE("kinds: names inside a module with parameters of its own are those of the base") {
+  const Adapter adapter = open_adapter(fixture_of("experts_with_router").path);
+  const LoraModule* router = adapter.find("mlp.experts.base_layer.base_layer.router");
+  REQUIRE(router != nullptr);
+  CHECK(router->base_name == "mlp.experts.router.weight");
+  CHECK(router->rank == 3);
+  CHECK(adapter.replacements.contains("mlp.experts.router.bias"));
 }
 
 TEST_CASE("kinds: grouped convolutions and block-diagonal factors give one product a block") {

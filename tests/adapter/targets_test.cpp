@@ -1,6 +1,9 @@
 #include "lora/adapter/targets.h"
 
+#include <map>
+
 #include "adapter/golden.h"
+#include "lora/adapter/keys.h"
 #include "support/testing.h"
 
 namespace lora {
@@ -20,7 +23,15 @@ LayerKind kind_of(const std::string& name) {
   if (name == "linear") return LayerKind::linear;
   if (name == "conv1d") return LayerKind::conv1d;
   if (name == "embedding") return LayerKind::embedding;
+  if (name == "convolution") return LayerKind::convolution;
+  if (name == "attention") return LayerKind::attention;
   return name == "norm" ? LayerKind::norm : LayerKind::other;
+}
+
+std::vector<std::int64_t> shape_of(const Json& array) {
+  std::vector<std::int64_t> shape;
+  for (const Json& extent : *array.as_array()) shape.push_back(*extent.as_int());
+  return shape;
 }
 
 Model model_of(const std::string& name) {
@@ -35,7 +46,23 @@ Model model_of(const std::string& name) {
     module.class_name = *item.find("class")->as_string();
     module.kind = kind_of(*item.find("kind")->as_string());
     module.is_output_head = *item.find("is_output_head")->as_bool();
+    ModuleList parameters;
+    for (const auto& [parameter, shape] : *item.find("parameters")->as_object()) {
+      if (parameter == "weight") {
+        module.weight_shape = shape_of(shape);
+      } else if (parameter == "bias") {
+        module.has_bias = true;
+      } else {
+        ModuleInfo info;
+        info.module_path =
+            module.module_path.empty() ? parameter : module.module_path + "." + parameter;
+        info.kind = LayerKind::parameter;
+        info.weight_shape = shape_of(shape);
+        parameters.push_back(std::move(info));
+      }
+    }
     model.modules.push_back(std::move(module));
+    model.modules.insert(model.modules.end(), parameters.begin(), parameters.end());
   }
   return model;
 }
@@ -50,6 +77,14 @@ std::vector<std::string> paths(const std::vector<ModuleInfo>& modules) {
   std::vector<std::string> result;
   for (const ModuleInfo& module : modules) result.push_back(module.module_path);
   return result;
+}
+
+void check_numbers(const AdapterConfig& config, const std::string& path, const Json& site) {
+  INFO(path);
+  const std::int64_t rank = rank_of(config, path);
+  CHECK(Json(rank) == *site.find("r"));
+  CHECK(alpha_of(config, path) == *site.find("alpha")->as_double());
+  CHECK(scaling_of(config, path, rank) == *site.find("scaling")->as_double());
 }
 
 TEST_CASE("configurations select, save, rank and scale what PEFT does") {
@@ -69,18 +104,28 @@ TEST_CASE("configurations select, save, rank and scale what PEFT does") {
       continue;
     }
     const ResolvedTargets resolved = resolve_targets(config, model.modules, model.is_transformers);
-    const JsonArray& lora = *recorded.find("lora")->as_array();
-    REQUIRE(resolved.lora.size() == lora.size());
-    for (std::size_t i = 0; i < lora.size(); ++i) {
-      const std::string& path = resolved.lora[i].module_path;
-      CHECK(path == *lora[i].find("path")->as_string());
-      const std::int64_t rank = rank_of(config, path);
-      CHECK(Json(rank) == *lora[i].find("r"));
-      CHECK(alpha_of(config, path) == *lora[i].find("alpha")->as_double());
-      CHECK(scaling_of(config, path, rank) == *lora[i].find("scaling")->as_double());
+    std::vector<std::string> expected;
+    for (const Json& site : *recorded.find("lora")->as_array()) {
+      const std::string& path = *site.find("path")->as_string();
+      // The second site of an attention module comes with the first.
+      if (path.ends_with(".base_layer.out_proj")) continue;
+      expected.push_back(without_base_layers(path));
+      check_numbers(config, expected.back(), site);
     }
+    CHECK(paths(resolved.lora) == expected);
+    std::map<std::string, std::string> parameters;
+    for (const Json& site : *recorded.find("parameters")->as_array()) {
+      parameters[*site.find("path")->as_string()] = *site.find("parameter")->as_string();
+      check_numbers(config, *site.find("parameter")->as_string(), site);
+    }
+    std::map<std::string, std::string> found;
+    for (const ParameterTarget& target : resolved.parameters)
+      found[target.module_path] = target.base_name;
+    CHECK(found == parameters);
     CHECK(paths(resolved.saved) == strings(*recorded.find("saved")));
-    CHECK(resolved.dead_patterns == strings(*recorded.find("dead_patterns")));
+    // PEFT calls patterns of parameters dead, although it applies them.
+    if (parameters.empty())
+      CHECK(resolved.dead_patterns == strings(*recorded.find("dead_patterns")));
 
     expand_all_linear(config, model.modules, model.is_transformers);
     CHECK(*to_json(config).find("target_modules") == *recorded.find("stored_targets"));
@@ -106,6 +151,12 @@ TEST_CASE("entries without effect are listed") {
   CHECK(resolved.dead_targets == std::vector<std::string>{"qproj", "v_proj"});
   CHECK(resolved.dead_saved == std::vector<std::string>{"score"});
   CHECK(resolved.dead_patterns == std::vector<std::string>{"k_proj"});
+  const ResolvedTargets parameters =
+      resolve_targets(config_of(R"({"target_parameters": ["experts.down_proj", "down"],
+                                    "rank_pattern": {"down_proj": 2, "up_proj": 3}})"),
+                      model_of("kinds").modules, false);
+  CHECK(parameters.dead_parameters == std::vector<std::string>{"down"});
+  CHECK(parameters.dead_patterns == std::vector<std::string>{"up_proj"});
 }
 
 TEST_CASE("targets that cannot be resolved say why and what exists") {
@@ -135,9 +186,28 @@ TEST_CASE("targets that cannot be resolved say why and what exists") {
                 [&] { resolve(mlp, R"({"target_modules": ["fc1", ""]})"); });
   require_error(ErrorKind::usage, "empty name in modules_to_save",
                 [&] { resolve(mlp, R"({"target_modules": ["fc1"], "modules_to_save": [""]})"); });
-  require_error(ErrorKind::incompatible, "target_parameters [\"fc3.weight\"] matches no", [&] {
-    resolve(mlp, R"({"target_parameters": ["fc3.weight"]})");
+  const Model kinds = model_of("kinds");
+  require_error(ErrorKind::incompatible, "a parameter of the model itself",
+                [&] { resolve(kinds, R"({"target_parameters": ["scale"]})"); });
+  require_error(ErrorKind::incompatible, "whose module target_modules selects too", [&] {
+    resolve(kinds, R"({"target_modules": ["proj"], "target_parameters": ["proj.weight"]})");
   });
+  require_error(ErrorKind::incompatible, "of shape [10], expected 2 dimensions",
+                [&] { resolve(kinds, R"({"target_parameters": ["experts.gate_up_proj_bias"]})"); });
+  require_error(ErrorKind::incompatible, "inside the module of blocks.0.experts.gate_up_proj", [&] {
+    resolve(kinds, R"({"target_parameters": ["gate_up_proj", "router.weight"]})");
+  });
+  require_error(ErrorKind::incompatible, "no list of layers", [&] {
+    resolve(mlp, R"({"target_modules": ["fc1"], "layer_replication": [[0, 1]]})");
+  });
+  require_error(ErrorKind::incompatible, "names layer 2, and model.layers has none", [&] {
+    resolve(llama, R"({"target_modules": ["q_proj"], "layer_replication": [[0, 3]]})");
+  });
+  require_error(ErrorKind::incompatible, "more than 4096 layers", [&] {
+    resolve(llama, R"({"target_modules": ["q_proj"], "layer_replication": [[0, 9999999]]})");
+  });
+  require_error(ErrorKind::incompatible, "target_parameters [\"fc3.weight\"] matches no",
+                [&] { resolve(mlp, R"({"target_parameters": ["fc3.weight"]})"); });
 }
 
 TEST_CASE("heads of a task are added once") {

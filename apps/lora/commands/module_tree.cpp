@@ -27,6 +27,7 @@ struct Node {
 Node build(const ModuleList& modules) {
   Node root;
   for (const ModuleInfo& info : modules) {
+    if (info.kind == LayerKind::parameter) continue;
     Node* node = &root;
     std::string rest = info.module_path;
     while (!rest.empty()) {

@@ -57,6 +57,11 @@ ParsedKey parse_key(std::string_view name);
 /// The clean peft_key of a parsed name, as PEFT writes it.
 std::string to_peft_key(const ParsedKey& key);
 
+/// A site's path without the `base_layer` components of LoRA layers around it: the module's path in
+/// the base ("experts.base_layer.router" is experts.router, inside experts with LoRA on bare
+/// parameters).
+std::string without_base_layers(std::string_view module_path);
+
 /// Name of the base parameter this key refers to (`<module_path>.<parameter>`).
 std::string to_base_name(const ParsedKey& key);
 

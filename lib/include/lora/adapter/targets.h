@@ -20,15 +20,16 @@ struct ParameterTarget {
 };
 
 struct ResolvedTargets {
-  /// Modules that get LoRA layers, in model order. LayerKind::attention has a second site at
-  /// `<module_path>.base_layer.out_proj`.
+  /// Modules that get LoRA layers, in model order, under their paths in the base. Those inside a
+  /// module of `parameters` have `base_layer` components in files (see without_base_layers);
+  /// LayerKind::attention has a second site at `<module_path>.base_layer.out_proj`.
   std::vector<ModuleInfo> lora;
-  std::vector<ParameterTarget> parameters;     ///< in model order
-  std::vector<std::string> dead_parameters;    ///< target_parameters that matched nothing
-  std::vector<ModuleInfo> saved;           ///< outermost modules replaced by full copies
-  std::vector<std::string> dead_targets;   ///< list entries that select none of `lora`
-  std::vector<std::string> dead_saved;     ///< modules_to_save entries that matched nothing
-  std::vector<std::string> dead_patterns;  ///< rank/alpha pattern keys that matched no target
+  std::vector<ParameterTarget> parameters;   ///< in model order
+  std::vector<std::string> dead_parameters;  ///< target_parameters that matched nothing
+  std::vector<ModuleInfo> saved;             ///< outermost modules replaced by full copies
+  std::vector<std::string> dead_targets;     ///< list entries that select none of `lora`
+  std::vector<std::string> dead_saved;       ///< modules_to_save entries that matched nothing
+  std::vector<std::string> dead_patterns;    ///< rank/alpha pattern keys that matched no target
 };
 
 /// PEFT's default target_modules for a transformers model_type (llama: q_proj, v_proj); empty when
@@ -44,8 +45,8 @@ ModuleSelector default_selector(const std::string& model_type);
 /// configuration that PEFT saved already lists them.
 void add_task_heads(AdapterConfig& config);
 
-/// The modules after layer_replication, which PEFT applies before it matches anything: the layers of
-/// [start, end) ranges one after the other under new indices. The same list without the option.
+/// The modules after layer_replication, which PEFT applies before it matches anything: the layers
+/// of [start, end) ranges one after the other under new indices. The same list without the option.
 /// Throws Error(incompatible) when the model has no list of layers where PEFT looks for one
 /// (`layers`, `encoder.layer` or `h`, behind any `model.` and `bert.`) or not the layers named.
 ModuleList replicate_layers(const AdapterConfig& config, const ModuleList& modules);
@@ -65,7 +66,8 @@ ModuleList replicate_layers(const AdapterConfig& config, const ModuleList& modul
 ///
 /// Throws Error(incompatible) when nothing matches, listing the leaf module names that exist, when
 /// a selected module cannot take LoRA layers or cannot be saved, and for parameters that PEFT
-/// refuses (of the model itself, of a module that target_modules selects too, neither 2-D nor 3-D);
+/// refuses (of the model itself, of a module that target_modules selects too, inside a module with
+/// targeted parameters of its own, neither 2-D nor 3-D);
 /// Error(usage) when there is neither target_modules nor target_parameters, and for a regular
 /// expression that does not compile.
 ResolvedTargets resolve_targets(const AdapterConfig& config, const ModuleList& modules,
