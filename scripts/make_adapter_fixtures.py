@@ -235,7 +235,6 @@ TARGET_CASES = [
     ("llama", dict(target_modules=["layers.3.self_attn.q_proj"], layer_replication=[[0, 2], [0, 2]])),
     ("llama", dict(target_modules=["q_proj"], layer_replication=[[0, 3]])),
     ("gpt2", dict(target_modules=["c_attn"], layer_replication=[[0, 2]])),
-    ("top", dict(target_modules=["q_proj"], layer_replication=[[0, 2]])),
     ("kinds", dict(target_modules=["conv.0", "conv.1", "conv.2", "embed"])),
     ("kinds", dict(target_modules=["conv"])),
     ("kinds", dict(target_modules=["attn"])),
