@@ -47,9 +47,66 @@ CASES = {
 }
 
 
+GPT2 = dict(vocab_size=48, n_positions=32, n_embd=16, n_head=2, n_layer=2, bos_token_id=0,
+            eos_token_id=1, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)
+BERT = dict(vocab_size=48, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+            intermediate_size=24, max_position_embeddings=32, hidden_dropout_prob=0,
+            attention_probs_dropout_prob=0, layer_norm_eps=1e-6)
+SMALL = dict(vocab_size=48, hidden_size=16, intermediate_size=24, num_attention_heads=2,
+             num_key_value_heads=1, max_position_embeddings=64)
+CLASSIFY = "SEQ_CLS"
+
+# Cases for the generic layers: model class, its configuration, the adapter's.
+GENERIC = {
+    "gpt2_plain": (GPT2LMHeadModel, dict(GPT2, n_inner=20, scale_attn_by_inverse_layer_idx=True),
+                   dict(r=4, lora_alpha=8, use_rslora=True, bias="lora_only", lora_bias=True,
+                        target_modules=["c_attn", "c_proj", "lm_head"],
+                        rank_pattern={"attn.c_proj": 3}, alpha_pattern={"h.1.mlp.c_proj": 5})),
+    "gpt2_dora": (GPT2LMHeadModel, dict(GPT2, activation_function="relu"),
+                  dict(r=3, lora_alpha=5, use_dora=True,
+                       target_modules=["c_attn", "c_proj", "wte", "wpe"])),
+    "gpt2_tokens": (GPT2LMHeadModel, dict(GPT2, scale_attn_weights=False,
+                                          activation_function="quick_gelu"),
+                    dict(r=2, lora_alpha=2, bias="all", target_modules=["c_fc", "wpe"],
+                         modules_to_save=["ln_f"], trainable_token_indices={"wte": [5, 40, 7]})),
+    "gpt2_classifier": (GPT2ForSequenceClassification, dict(GPT2, num_labels=3, pad_token_id=2),
+                        dict(r=2, lora_alpha=4, task_type=CLASSIFY, target_modules=["c_attn"])),
+    "bert_classifier": (BertForSequenceClassification, dict(BERT, num_labels=3),
+                        dict(r=2, lora_alpha=4, task_type=CLASSIFY, lora_bias=True, bias="lora_only",
+                             target_modules=["query", "value", "pooler.dense"])),
+    "bert_dora": (BertForSequenceClassification,
+                  dict(BERT, num_labels=1, hidden_act="gelu_new", pad_token_id=3),
+                  dict(r=2, lora_alpha=3, task_type=CLASSIFY, use_dora=True,
+                       target_modules=["key", "dense", "word_embeddings"])),
+    "bert_language": (BertForMaskedLM, dict(BERT, hidden_act="silu"),
+                      dict(r=2, lora_alpha=3, bias="all",
+                           target_modules=["query", "word_embeddings", "decoder"])),
+    "bert_tokens": (BertForMaskedLM, dict(BERT, pad_token_id=4),
+                    dict(r=2, lora_alpha=3, target_modules=["query"],
+                         trainable_token_indices={"word_embeddings": [4, 9]})),
+    "llama_dora": (LlamaForCausalLM, dict(SMALL, num_hidden_layers=2, tie_word_embeddings=True,
+                                          attention_bias=True, pad_token_id=5),
+                   dict(r=2, lora_alpha=3, use_dora=True,
+                        target_modules=["q_proj", "v_proj", "down_proj", "embed_tokens",
+                                        "lm_head"])),
+    "llama_tokens": (LlamaForCausalLM, dict(SMALL, num_hidden_layers=2, tie_word_embeddings=True),
+                     dict(r=2, lora_alpha=3, target_modules=["q_proj"],
+                          trainable_token_indices=[3, 11])),
+    "llama_embedding": (LlamaForCausalLM, dict(SMALL, num_hidden_layers=1,
+                                               tie_word_embeddings=False),
+                        dict(r=2, lora_alpha=3, target_modules=["embed_tokens", "lm_head", "o_proj"],
+                             save_embedding=False)),
+    "llama_tied": (LlamaForCausalLM, dict(SMALL, num_hidden_layers=1, tie_word_embeddings=True),
+                   dict(r=2, lora_alpha=3, target_modules=["embed_tokens", "q_proj"],
+                        ensure_weight_tying=True)),
+}
+
+
 def clean(name):
     """Name of a live PEFT parameter as it stands in the file."""
-    return name.replace(".modules_to_save.default.", ".").replace(".default.", ".")
+    name = name.replace(".modules_to_save.default.", ".").replace(".default.", ".")
+    name = name.removesuffix(".default")
+    return name.replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
 
 
 def randomise(model, seed):
@@ -99,6 +156,59 @@ def llama_case(name, model_options, lora_options, seed):
     output.loss.backward()
     expected["loss"] = output.loss.detach().reshape(1)
     expected["adapted_logits"] = output.logits.detach().contiguous()
+    expected.update(gradients(model))
+    save_file(expected, folder / "expected.safetensors")
+
+
+def generic_case(name, model_class, model_options, lora_options, seed):
+    folder = ROOT / name
+    lora_options = dict(lora_options)
+    save_embedding = lora_options.pop("save_embedding", "auto")
+    torch.manual_seed(seed)
+    config = model_class.config_class(**model_options)
+    base = model_class(config).eval()
+    randomise(base, seed)
+    base.save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+
+    generator = torch.Generator().manual_seed(seed + 1)
+    ids = torch.randint(3, 48, (3, 14), generator=generator)
+    ids[0, 3] = 5  # a padding or patched token inside a row
+    mask = torch.ones_like(ids)
+    mask[1, 9:] = 0
+    padding = config.pad_token_id if config.pad_token_id is not None else 0
+    ids = ids.masked_fill(mask == 0, padding)
+    labels = ids.masked_fill(mask == 0, -100)
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    is_bert = name.startswith("bert")
+    expected = {**inputs, "labels": labels}
+    with torch.no_grad():
+        expected["logits"] = base(**inputs).logits.contiguous()
+        if is_bert:
+            types = torch.randint(0, 2, ids.shape, generator=generator)
+            expected["token_type_ids"] = types
+            expected["typed_logits"] = base(**inputs, token_type_ids=types).logits.contiguous()
+
+    model = get_peft_model(base, LoraConfig(**lora_options))
+    generator = torch.Generator().manual_seed(seed + 2)
+    seen = set()
+    for parameter in (p for p in model.parameters() if p.requires_grad):
+        if id(parameter) not in seen:
+            parameter.data += torch.randn(parameter.shape, generator=generator) * 0.2
+        seen.add(id(parameter))
+    model.save_pretrained(folder / "adapter", save_embedding_layers=save_embedding)
+    (folder / "adapter" / "README.md").unlink(missing_ok=True)
+    with torch.no_grad():
+        expected["adapted_logits"] = model.eval()(**inputs).logits.contiguous()
+    if lora_options.get("task_type") == CLASSIFY:
+        is_regression = config.num_labels == 1
+        y = torch.randn(3, generator=generator) if is_regression else torch.tensor([2, 0, 1])
+        expected["y"] = y
+        output = model.train()(**inputs, labels=y)
+    else:
+        output = model.train()(**inputs, labels=labels)
+    output.loss.backward()
+    expected["loss"] = output.loss.detach().reshape(1)
     expected.update(gradients(model))
     save_file(expected, folder / "expected.safetensors")
 
@@ -183,6 +293,8 @@ def main():
                                                 torch.nn.LogSoftmax(dim=1), 71)
     cases["mlp_sigmoid"] = lambda: mlp_case("mlp_sigmoid", "sigmoid", torch.nn.Sigmoid(), 72)
     cases["mlp_none"] = lambda: mlp_case("mlp_none", "none", torch.nn.Identity(), 73)
+    for seed, (name, case) in enumerate(GENERIC.items()):
+        cases[name] = lambda name=name, case=case, seed=seed: generic_case(name, *case, 100 + seed)
     cases["modules"] = module_trees
     for name in sys.argv[1:] or cases:
         cases[name]()

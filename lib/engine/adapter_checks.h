@@ -5,10 +5,10 @@
 
 namespace lora::engine {
 
-Linear* find_linear(const Sites& sites, std::string_view module_path);
+LoraSite* find_site(const Sites& sites, std::string_view module_path);
 Parameter* find_parameter(const Sites& sites, std::string_view base_name);
 
 /// Throws for everything that bind_adapters documents; returns when all adapters fit.
-void check_adapters(const ModelOptions& options, const Sites& sites);
+void check_adapters(const ModelOptions& options, const Sites& sites, Gradients gradients);
 
 }  // namespace lora::engine

@@ -3,7 +3,7 @@
 namespace lora::engine {
 
 std::int64_t supervised_count(const Batch& batch) {
-  if (batch.input_ids.empty()) return batch.y.dtype == DType::i64 ? batch.rows : batch.y.numel();
+  if (!batch.y.shape.empty()) return batch.y.dtype == DType::i64 ? batch.rows : batch.y.numel();
   std::int64_t count = 0;
   for (std::int64_t row = 0; row < batch.rows; ++row)
     for (std::int64_t t = 1; t < batch.columns; ++t)

@@ -13,6 +13,8 @@ inline constexpr std::int64_t kIgnoredLabel = -100;
 /// Token models: `input_ids` and `labels` are [rows, columns] row major, right-padded; `lengths`
 /// holds the valid length of each row. labels[t] belongs to input_ids[t] as in transformers (the
 /// model shifts by one); kIgnoredLabel marks positions without loss.
+/// Sequence classifiers use input_ids and lengths with `y`: I64 [rows] classes, or F32 [rows] or
+/// [rows, labels] values.
 /// An mlp uses `x` F32 [rows, features] and `y` (I64 [rows]: classes; F32 [rows, outputs]: values).
 struct Batch {
   std::int64_t rows = 0;
@@ -25,7 +27,7 @@ struct Batch {
 };
 
 /// Number of terms of the loss: supervised next-token positions, or rows (classes) / elements
-/// (values) of an mlp batch.
+/// (values) of a batch with `y`.
 std::int64_t supervised_count(const Batch& batch);
 
 }  // namespace lora::engine

@@ -6,51 +6,28 @@
 
 #include "engine/gemm.h"
 #include "engine/kernels/kernels.h"
-#include "lora/base/random.h"
 
 namespace lora::engine {
-namespace {
-
-std::uint64_t mask_key(const LoraBranch& branch, const StepContext& context) {
-  const CounterRandom random(context.seed, branch.stream);
-  const auto words = random.block((static_cast<std::uint64_t>(context.step) << 24) ^
-                                  static_cast<std::uint64_t>(context.micro_batch));
-  return (static_cast<std::uint64_t>(words[1]) << 32) | words[0];
-}
-
-bool is_dropping(const LoraBranch& branch, const Pass& pass) {
-  return pass.dropout != nullptr && branch.dropout > 0;
-}
-
-}  // namespace
-
 Linear::Linear(std::string module_path, Parameter& weight, Parameter* bias)
-    : module_path_(std::move(module_path)), weight_(weight), bias_(bias) {}
-
-bool Linear::has_trainable() const {
-  if (weight_.is_trainable() || (bias_ != nullptr && bias_->is_trainable())) return true;
-  for (const LoraBranch& branch : branches_)
-    if (branch.is_trainable()) return true;
-  return false;
-}
+    : site_{std::move(module_path), LayerKind::linear, &weight, bias, {}} {}
 
 at::Tensor Linear::dropped(const at::Tensor& x, const LoraBranch& branch, const Pass& pass,
                            Workspace& workspace, Slot slot) const {
   if (!is_dropping(branch, pass)) return x;
   at::Tensor out = workspace.get(slot, x.sizes());
   apply_dropout(x.const_data_ptr<float>(), x.numel(), branch.dropout,
-                mask_key(branch, *pass.dropout), out.mutable_data_ptr<float>());
+                dropout_key(branch.stream, *pass.dropout), out.mutable_data_ptr<float>());
   return out;
 }
 
 void Linear::forward(const at::Tensor& x, at::Tensor& y, const Pass& pass, Workspace& workspace,
                      BranchProducts* products) const {
-  multiply(x, weight_.value(pass.with_adapters), y, workspace);
-  if (bias_ != nullptr) y.add_(bias_->value(pass.with_adapters));
+  multiply(x, site_.weight->value(pass.with_adapters), y, workspace);
+  if (site_.bias != nullptr) y.add_(site_.bias->value(pass.with_adapters));
   if (!pass.with_adapters) return;
-  if (products != nullptr) products->resize(branches_.size());
-  for (std::size_t i = 0; i < branches_.size(); ++i) {
-    const LoraBranch& branch = branches_[i];
+  if (products != nullptr) products->resize(site_.branches.size());
+  for (std::size_t i = 0; i < site_.branches.size(); ++i) {
+    const LoraBranch& branch = site_.branches[i];
     at::Tensor product;
     if (products != nullptr) {
       ensure((*products)[i], {x.size(0), branch.a.size(0)});
@@ -67,14 +44,14 @@ void Linear::forward(const at::Tensor& x, at::Tensor& y, const Pass& pass, Works
 void Linear::backward(const at::Tensor& x, const at::Tensor& g, const BranchProducts& products,
                       const Pass& pass, Workspace& workspace, at::Tensor* dx,
                       bool accumulate) const {
-  if (dx != nullptr) multiply_transposed(g, weight_.value(true), *dx, accumulate, workspace);
-  if (weight_.is_trainable()) {
-    at::Tensor gradient = weight_.gradient;
+  if (dx != nullptr) multiply_transposed(g, site_.weight->value(true), *dx, accumulate, workspace);
+  if (site_.weight->is_trainable()) {
+    at::Tensor gradient = site_.weight->gradient;
     gradient.addmm_(g.t(), x);
   }
-  if (bias_ != nullptr && bias_->is_trainable()) bias_->gradient.add_(g.sum(0));
-  for (std::size_t i = 0; i < branches_.size(); ++i)
-    branch_backward(branches_[i], products[i], x, g, pass, workspace, dx);
+  if (site_.bias != nullptr && site_.bias->is_trainable()) site_.bias->gradient.add_(g.sum(0));
+  for (std::size_t i = 0; i < site_.branches.size(); ++i)
+    branch_backward(site_.branches[i], products[i], x, g, pass, workspace, dx);
 }
 
 // With u = x a^T and v = scaling * g b: db = scaling * g^T u, da = v^T x, dx += v a.

@@ -1,4 +1,4 @@
-// A linear layer with the LoRA branches of any number of adapters.
+// A linear layer with the plain LoRA branches of any number of adapters, without an autograd graph.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -7,29 +7,10 @@
 #include <string>
 #include <vector>
 
-#include "engine/model.h"
-#include "engine/parameter.h"
+#include "engine/lora_site.h"
 #include "engine/workspace.h"
 
 namespace lora::engine {
-
-/// One adapter's branch on a layer: y += scaling * (x a^T) b^T, all f32.
-struct LoraBranch {
-  at::Tensor a;                                      ///< [rank, in]
-  at::Tensor b;                                      ///< [out, rank]
-  at::Tensor bias;                                   ///< [out] or undefined
-  at::Tensor a_gradient, b_gradient, bias_gradient;  ///< views of the flat gradients, or undefined
-  double scaling = 1;
-  double dropout = 0;
-  std::uint64_t stream = 0;  ///< of the dropout mask
-  bool is_trainable() const { return a_gradient.defined(); }
-};
-
-/// What a pass through the model is for.
-struct Pass {
-  bool with_adapters = true;
-  const StepContext* dropout = nullptr;  ///< null: no dropout
-};
 
 /// x a^T of each branch, kept from forward to backward.
 using BranchProducts = std::vector<at::Tensor>;
@@ -48,12 +29,11 @@ class Linear {
   void backward(const at::Tensor& x, const at::Tensor& g, const BranchProducts& products,
                 const Pass& pass, Workspace& workspace, at::Tensor* dx, bool accumulate) const;
 
-  bool has_trainable() const;
-  const std::string& module_path() const { return module_path_; }
-  const Parameter& weight() const { return weight_; }
-  std::int64_t inputs() const { return weight_.shape[1]; }
-  std::int64_t outputs() const { return weight_.shape[0]; }
-  std::vector<LoraBranch>& branches() { return branches_; }
+  bool has_trainable() const { return site_.has_trainable(); }
+  const Parameter& weight() const { return *site_.weight; }
+  std::int64_t inputs() const { return site_.inputs(); }
+  std::int64_t outputs() const { return site_.outputs(); }
+  LoraSite& site() { return site_; }
 
  private:
   at::Tensor dropped(const at::Tensor& x, const LoraBranch& branch, const Pass& pass,
@@ -62,10 +42,7 @@ class Linear {
                        const at::Tensor& g, const Pass& pass, Workspace& workspace,
                        at::Tensor* dx) const;
 
-  std::string module_path_;
-  Parameter& weight_;
-  Parameter* bias_;
-  std::vector<LoraBranch> branches_;
+  LoraSite site_;
 };
 
 }  // namespace lora::engine

@@ -1,3 +1,4 @@
+#include "engine/generic/generic_model.h"
 #include "engine/llama/llama_model.h"
 #include "engine/mlp/mlp_model.h"
 #include "engine/model.h"
@@ -19,10 +20,12 @@ std::unique_ptr<Model> make_model(const ModelOptions& options) {
         .in_file(file);
   const ModelConfig& config = *options.base->config;
   if (config.mlp) return make_mlp(options);
-  if (config.decoder) return make_llama(options);
+  if (config.decoder && !needs_generic(options)) return make_llama(options);
+  if (config.decoder) return make_generic(options, make_llama_network(options));
+  if (config.gpt2) return make_generic(options, make_gpt2_network(options));
+  if (config.bert) return make_generic(options, make_bert_network(options));
   throw Error(ErrorKind::unsupported, "loading a model: the engine cannot run model_type \"" +
-                                          config.model_type +
-                                          "\", expected mlp, llama or mistral without a window")
+                                          config.model_type + "\": " + config.unsupported_reason)
       .in_file(file);
 }
 

@@ -1,21 +1,56 @@
 #include "engine/parameter.h"
 
 #include <algorithm>
+#include <cstring>
+#include <utility>
 
 #include "engine/bridge.h"
+#include "lora/adapter/adapter.h"
 #include "lora/base/error.h"
 
 namespace lora::engine {
 
-ParameterSource::ParameterSource(const Checkpoint& checkpoint, Compute compute)
-    : checkpoint_(checkpoint), compute_(compute) {}
+ParameterSource::ParameterSource(const Checkpoint& checkpoint, Compute compute, std::string prefix)
+    : checkpoint_(checkpoint), compute_(compute), prefix_(std::move(prefix)) {}
+
+void ParameterSource::expect_from_adapters(const std::vector<const Adapter*>& adapters) {
+  for (const Adapter* adapter : adapters)
+    for (const auto& [base_name, tensor] : adapter->replacements) expected_.insert(base_name);
+}
+
+void ParameterSource::fill_missing() {
+  for (Parameter& parameter : parameters_)
+    if (!parameter.base.defined()) parameter.base = parameter.replacement.detach().clone();
+}
+
+const Tensor* ParameterSource::find(const std::string& base_name, Parameter& parameter) const {
+  std::vector<std::string> names{base_name};
+  if (!prefix_.empty() && base_name.starts_with(prefix_))
+    names.push_back(base_name.substr(prefix_.size()));
+  // The first BERT checkpoints call weight and bias of a norm gamma and beta.
+  for (std::size_t i = 0, count = names.size(); i < count; ++i)
+    for (const auto& [name, old] : {std::pair{"LayerNorm.weight", "LayerNorm.gamma"},
+                                    std::pair{"LayerNorm.bias", "LayerNorm.beta"}})
+      if (names[i].ends_with(name))
+        names.push_back(names[i].substr(0, names[i].size() - std::strlen(name)) + old);
+  for (const std::string& name : names) {
+    const Tensor* tensor = checkpoint_.find(name);
+    if (tensor == nullptr) continue;
+    const auto alias = checkpoint_.aliases.find(name);
+    parameter.is_alias = alias != checkpoint_.aliases.end();
+    parameter.stored_name = parameter.is_alias ? alias->second : name;
+    return tensor;
+  }
+  return nullptr;
+}
 
 Parameter& ParameterSource::add(const std::string& base_name, std::vector<std::int64_t> shape) {
   Parameter& parameter = parameters_.emplace_back();
   parameter.base_name = base_name;
   parameter.shape = std::move(shape);
-  const Tensor* tensor = checkpoint_.find(base_name);
+  const Tensor* tensor = find(base_name, parameter);
   if (tensor == nullptr) {
+    if (expected_.contains(base_name)) return parameter;
     offenders_.push_back(base_name + " is missing, expected " + shape_to_string(parameter.shape));
   } else if (tensor->shape != parameter.shape) {
     offenders_.push_back(base_name + " has shape " + shape_to_string(tensor->shape) +
@@ -25,7 +60,6 @@ Parameter& ParameterSource::add(const std::string& base_name, std::vector<std::i
                          ", expected F32, BF16, F16 or F64");
   } else {
     parameter.stored_dtype = tensor->dtype;
-    parameter.is_alias = checkpoint_.aliases.contains(base_name);
     parameter.base = load(*tensor, parameter.shape.size() > 1);
   }
   return parameter;

@@ -5,6 +5,8 @@
 
 #include <deque>
 #include <map>
+#include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -13,14 +15,24 @@
 
 namespace lora::engine {
 
+/// Rows of a table that have values of their own (trainable tokens).
+struct RowPatch {
+  at::Tensor indices;  ///< I64 [n]
+  at::Tensor slots;  ///< I64 [rows of the table]: index into `rows`, -1 where the base's row stays
+  at::Tensor rows;   ///< f32 [n, width]
+  at::Tensor gradient;  ///< view of the flat gradients; undefined unless trainable
+};
+
 struct Parameter {
   std::string base_name;
   std::vector<std::int64_t> shape;
   DType stored_dtype = DType::f32;  ///< in the checkpoint
+  std::string stored_name;          ///< of its tensor in the checkpoint, aliases followed
   bool is_alias = false;            ///< shares the base tensor of another parameter
   at::Tensor base;                  ///< frozen; matrices in the compute dtype, vectors always f32
   at::Tensor replacement;           ///< f32, from an adapter; undefined without one
   at::Tensor gradient;              ///< view of the flat gradients; undefined unless trainable
+  std::vector<std::shared_ptr<const RowPatch>> patches;  ///< from adapters, on disjoint rows
 
   const at::Tensor& value(bool with_adapters) const {
     return with_adapters && replacement.defined() ? replacement : base;
@@ -32,7 +44,15 @@ struct Parameter {
 /// when their dtype is the compute dtype, and are converted once otherwise.
 class ParameterSource {
  public:
-  ParameterSource(const Checkpoint& checkpoint, Compute compute);
+  /// `prefix` ("transformer.") may be missing from the names of the checkpoint, as in files written
+  /// for the bare model.
+  ParameterSource(const Checkpoint& checkpoint, Compute compute, std::string prefix = {});
+
+  /// Names that adapters bring along: the base need not have them. Their base value stays undefined
+  /// until fill_missing().
+  void expect_from_adapters(const std::vector<const Adapter*>& adapters);
+  /// A parameter that only an adapter has keeps that value when adapters are off.
+  void fill_missing();
 
   /// The parameter of this name and shape. What is missing or of another shape is remembered.
   Parameter& add(const std::string& base_name, std::vector<std::int64_t> shape);
@@ -44,9 +64,12 @@ class ParameterSource {
 
  private:
   at::Tensor load(const Tensor& tensor, bool is_matrix);
+  const Tensor* find(const std::string& base_name, Parameter& parameter) const;
 
   const Checkpoint& checkpoint_;
   Compute compute_;
+  std::string prefix_;
+  std::set<std::string> expected_;
   std::deque<Parameter> parameters_;  ///< a deque: references stay valid
   std::map<const std::byte*, at::Tensor> loaded_;
   std::vector<std::string> offenders_;

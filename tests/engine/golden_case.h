@@ -22,6 +22,8 @@ struct GoldenCase {
         adapter(open_adapter(directory / "adapter")),
         expected(read_safetensors(directory / "expected.safetensors").tensors) {}
 
+  bool has(const std::string& name) const { return expected.contains(name); }
+
   at::Tensor value(const std::string& name) const {
     INFO(name);
     const auto found = expected.find(name);
@@ -49,6 +51,18 @@ struct GoldenCase {
     return engine::make_model(options);
   }
 
+  TensorMap masked_inputs() const {
+    return {{"input_ids", expected.at("input_ids")},
+            {"attention_mask", expected.at("attention_mask")}};
+  }
+  ModelOptions options(bool trainable) const {
+    ModelOptions result;
+    result.base = &base;
+    result.adapters = {&adapter};
+    result.trainable = trainable;
+    return result;
+  }
+
   /// The token batch that `loss` and the gradients belong to.
   engine::Batch batch() const {
     engine::Batch result;
@@ -57,6 +71,7 @@ struct GoldenCase {
     result.columns = mask.size(1);
     result.input_ids = integers("input_ids");
     result.labels = integers("labels");
+    if (has("y")) result.y = expected.at("y");
     const at::Tensor lengths = mask.sum(1);
     for (std::int64_t row = 0; row < result.rows; ++row)
       result.lengths.push_back(lengths[row].item<std::int64_t>());
@@ -68,6 +83,12 @@ struct GoldenCase {
   Adapter adapter;
   TensorMap expected;
 };
+
+inline at::Tensor logits_of(engine::Model& model, const TensorMap& inputs) {
+  const TensorMap outputs = model.forward(inputs);
+  REQUIRE(outputs.size() == 1);
+  return engine::view_of(outputs.at("logits")).clone();
+}
 
 inline double largest_difference(const at::Tensor& a, const at::Tensor& b) {
   REQUIRE(a.sizes() == b.sizes());

@@ -5,15 +5,10 @@ namespace {
 
 using testing::GoldenCase;
 using testing::largest_difference;
+using testing::logits_of;
 
 constexpr double kLogitTolerance = 2e-5;
 const std::vector<std::string> kCases{"llama_plain", "llama_scaled", "llama_saved", "llama_upper"};
-
-at::Tensor logits_of(engine::Model& model, const TensorMap& inputs) {
-  const TensorMap outputs = model.forward(inputs);
-  REQUIRE(outputs.size() == 1);
-  return engine::view_of(outputs.at("logits")).clone();
-}
 
 TEST_CASE("llama logits equal those of transformers", "[engine]") {
   for (const std::string& name : kCases) {

@@ -27,8 +27,4 @@ void decode_token(const LlamaNetwork& network, const LayerContext& context, std:
 void embed(const LlamaNetwork& network, const Pass& pass, const std::vector<std::int64_t>& ids,
            at::Tensor& x);
 
-/// Greedy (temperature 0: the first of the largest) or sampled with the random number of `step`.
-std::int64_t choose_token(const at::Tensor& logits, double temperature, std::uint64_t seed,
-                          std::int64_t step);
-
 }  // namespace lora::engine

@@ -4,15 +4,9 @@
 
 #include "engine/llama/layer.h"
 #include "engine/model.h"
+#include "engine/token_batch.h"
 
 namespace lora::engine {
-
-/// Supervised positions of a batch: `rows` index the flattened hidden states [batch * time], and
-/// `targets` are the next tokens there.
-struct Supervision {
-  std::vector<std::int64_t> rows;
-  std::vector<std::int64_t> targets;
-};
 
 /// logits [rows, vocabulary] of hidden [rows, hidden].
 void head_logits(const LlamaNetwork& network, const LayerContext& context, const at::Tensor& hidden,

@@ -12,7 +12,8 @@
 #include "engine/llama/head.h"
 #include "engine/llama/network.h"
 #include "engine/llama/rotary.h"
-#include "engine/llama/token_batch.h"
+#include "engine/sampling.h"
+#include "engine/token_batch.h"
 #include "lora/base/error.h"
 
 namespace lora::engine {
@@ -22,14 +23,15 @@ class LlamaModel final : public Model {
  public:
   explicit LlamaModel(const ModelOptions& options)
       : options_(options),
+        tokens_(*options.base->config->token_model()),
         network_(*options.base, options.compute),
         rotary_(network_.config().rope, network_.config().head_dim),
-        flat_(bind_adapters(options, network_.sites())),
+        flat_(bind_adapters(options, network_.sites(), Gradients::manual)),
         lowest_(network_.lowest_trainable_layer()),
         states_(network_.layers.size()) {}
 
   std::vector<ParameterInfo> parameters() const override {
-    return list_parameters(options_, network_.parameters());
+    return list_parameters(options_, flat_, network_.parameters());
   }
   void enable_adapters(bool enabled) override { are_adapters_enabled_ = enabled; }
   FlatParameters& trainable() override { return flat_; }
@@ -40,7 +42,7 @@ class LlamaModel final : public Model {
 
   TensorMap forward(const TensorMap& inputs) override {
     const c10::InferenceMode guard;
-    const TokenBatch tokens = read_tokens(inputs, config());
+    const TokenBatch tokens = read_tokens(inputs, tokens_);
     const LayerContext context = make_context(tokens, {are_adapters_enabled_, nullptr});
     const at::Tensor hidden = run_layers(context, tokens.ids, layer_count(), {});
     at::Tensor logits = at::empty({tokens.batch, tokens.time, config().vocab_size}, at::kFloat);
@@ -51,8 +53,8 @@ class LlamaModel final : public Model {
 
   LossSum loss(const Batch& batch) override {
     const c10::InferenceMode guard;
-    const TokenBatch tokens = read_tokens(batch, config());
-    const Supervision supervision = read_labels(batch, tokens, config());
+    const TokenBatch tokens = read_tokens(batch, tokens_);
+    const Supervision supervision = read_labels(batch, tokens, tokens_);
     const LayerContext context = make_context(tokens, {are_adapters_enabled_, nullptr});
     const at::Tensor hidden = run_layers(context, tokens.ids, layer_count(), {});
     return head_loss(network_, context, hidden, supervision, 0, nullptr);
@@ -61,8 +63,8 @@ class LlamaModel final : public Model {
   LossSum loss_and_gradients(const Batch& batch, double gradient_scale,
                              const StepContext& step) override {
     const c10::InferenceMode guard;
-    const TokenBatch tokens = read_tokens(batch, config());
-    const Supervision supervision = read_labels(batch, tokens, config());
+    const TokenBatch tokens = read_tokens(batch, tokens_);
+    const Supervision supervision = read_labels(batch, tokens, tokens_);
     const LayerContext context = make_context(tokens, {true, &step});
     const at::Tensor hidden = run_layers(context, tokens.ids, lowest_, {});
     ensure(gradient_, hidden.sizes());
@@ -92,6 +94,7 @@ class LlamaModel final : public Model {
   void backward(const LayerContext& context, const std::vector<std::int64_t>& ids);
 
   ModelOptions options_;
+  TokenModel tokens_;
   LlamaNetwork network_;
   RotaryTable rotary_;
   FlatParameters flat_;
@@ -149,9 +152,9 @@ std::vector<std::int64_t> LlamaModel::generate(const std::vector<std::int64_t>& 
   const c10::InferenceMode guard;
   const auto length = static_cast<std::int64_t>(prompt.size());
   const Tensor ids = Tensor::from_i64({1, length}, prompt);
-  TokenBatch tokens = read_tokens({{"input_ids", ids}}, config());
+  TokenBatch tokens = read_tokens({{"input_ids", ids}}, tokens_);
   const std::int64_t wanted = std::max<std::int64_t>(0, options.max_new_tokens);
-  check_positions(length + wanted, config());
+  check_positions(length + wanted, tokens_);
   std::vector<std::int64_t> result;
   if (wanted == 0) return result;
 

@@ -52,11 +52,11 @@ LlamaLayer LlamaNetwork::make_layer(std::int64_t index) {
 }
 
 Sites LlamaNetwork::sites() {
-  Sites result{{&head}, &source_.parameters()};
+  Sites result{{&head.site()}, &source_.parameters()};
   for (LlamaLayer& layer : layers)
     for (Linear* linear :
          {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down})
-      result.linears.push_back(linear);
+      result.layers.push_back(&linear->site());
   return result;
 }
 

@@ -37,12 +37,12 @@ class MlpModel final : public Model {
     }
     source_.throw_if_incomplete();
     Sites sites{{}, &source_.parameters()};
-    for (Linear& layer : layers_) sites.linears.push_back(&layer);
-    flat_ = bind_adapters(options_, sites);
+    for (Linear& layer : layers_) sites.layers.push_back(&layer.site());
+    flat_ = bind_adapters(options_, sites, Gradients::manual);
   }
 
   std::vector<ParameterInfo> parameters() const override {
-    return list_parameters(options_, source_.parameters());
+    return list_parameters(options_, flat_, source_.parameters());
   }
   void enable_adapters(bool enabled) override { are_adapters_enabled_ = enabled; }
   FlatParameters& trainable() override { return flat_; }

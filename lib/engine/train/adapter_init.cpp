@@ -76,6 +76,45 @@ void add_factors(TensorMap& tensors, const ModuleInfo& module, std::int64_t rank
   tensors[b] = drawn({module.out_features, rank}, b, seed, draw_b);
 }
 
+// Checkpoints of a bare model lack the first component of the names.
+const Tensor* find_weight(const Checkpoint& base, const std::string& module_path) {
+  const std::string name = module_path + ".weight";
+  const Tensor* weight = base.find(name);
+  return weight != nullptr ? weight : base.find(name.substr(name.find('.') + 1));
+}
+
+// Norm of each output's weights, [out]; the first dimension counts outputs only in linear layers.
+Tensor output_norms(const Tensor& weight, const ModuleInfo& module) {
+  const bool is_linear = module.kind == LayerKind::linear;
+  const std::vector<float> values = weight.to_f32();
+  const auto columns = static_cast<std::size_t>(weight.shape[1]);
+  std::vector<double> squares(static_cast<std::size_t>(module.out_features));
+  for (std::size_t i = 0; i < values.size(); ++i)
+    squares[is_linear ? i / columns : i % columns] += static_cast<double>(values[i]) * values[i];
+  std::vector<float> norms;
+  for (const double square : squares) norms.push_back(static_cast<float>(std::sqrt(square)));
+  return Tensor::from_f32({module.out_features}, norms);
+}
+
+void add_vectors(TensorMap& tensors, const AdapterConfig& config, const ModuleInfo& module,
+                 const Checkpoint& base) {
+  const std::string& path = module.module_path;
+  if (config.lora_bias) {
+    if (module.kind == LayerKind::embedding)
+      throw Error(ErrorKind::unsupported, "cannot train lora_bias on " + path +
+                                              ": it is an embedding, expected linear layers");
+    const std::vector<float> zeros(static_cast<std::size_t>(module.out_features));
+    tensors[peft_key(KeyRole::lora_b_bias, path, "")] =
+        Tensor::from_f32({module.out_features}, zeros);
+  }
+  if (!config.use_dora) return;
+  const Tensor* weight = find_weight(base, path);
+  if (weight == nullptr || weight->shape.size() != 2)
+    throw Error(ErrorKind::incompatible,
+                "cannot train DoRA on " + path + ": the base has no such matrix");
+  tensors[peft_key(KeyRole::magnitude, path, "")] = output_norms(*weight, module);
+}
+
 std::vector<std::string> parameter_names(const Checkpoint& base) {
   std::vector<std::string> names;
   for (const auto& [name, tensor] : base.tensors) names.push_back(name);
@@ -114,16 +153,17 @@ void add_base_parameters(TensorMap& tensors, const AdapterConfig& config,
   }
 }
 
-void refuse_variants(const AdapterConfig& config) {
+void refuse_variants(const AdapterConfig& config, bool is_mlp) {
   const auto refuse = [](const std::string& what) {
     throw Error(ErrorKind::unsupported,
                 "cannot train with " + what + ", expected a plain LoRA adapter")
         .with_hint("train a plain LoRA adapter");
   };
-  if (config.use_dora) refuse("use_dora (--dora)");
-  if (config.lora_bias) refuse("lora_bias");
-  if (config.task_type && *config.task_type != "CAUSAL_LM")
+  if (config.use_dora && is_mlp) refuse("use_dora on an mlp");
+  if (config.task_type && *config.task_type != "CAUSAL_LM" && *config.task_type != "SEQ_CLS")
     refuse("task_type " + *config.task_type);
+  const Json* tying = config.other.find("ensure_weight_tying");
+  if (tying != nullptr && *tying == Json(true)) refuse("ensure_weight_tying");
 }
 
 }  // namespace
@@ -140,15 +180,23 @@ AdapterConfig complete_config(AdapterConfig config, const Checkpoint& base,
   const bool is_transformers = base.config && base.config->is_transformers();
   const std::string model_type = base.config ? base.config->model_type : "";
   if (std::holds_alternative<std::monostate>(config.target_modules)) {
-    std::vector<std::string> names = default_targets(model_type);
-    if (names.empty())
+    ModuleSelector selector = default_selector(model_type);
+    if (std::holds_alternative<std::monostate>(selector))
       throw Error(ErrorKind::usage, "no target modules were given and model type '" + model_type +
                                         "' has no default; its layers are " + list_layers(modules))
           .with_hint("pass --target-modules with some of these names, or all-linear");
-    config.target_modules = std::move(names);
+    config.target_modules = std::move(selector);
   }
-  if (!config.task_type && base.config && base.config->decoder) config.task_type = "CAUSAL_LM";
-  refuse_variants(config);
+  const auto token_model = base.config ? base.config->token_model() : std::nullopt;
+  if (!config.task_type && token_model && token_model->is_causal) config.task_type = "CAUSAL_LM";
+  if (!config.task_type && token_model && token_model->num_labels > 0) config.task_type = "SEQ_CLS";
+  refuse_variants(config, base.config && base.config->mlp);
+  if (const Json* tokens = config.other.find("trainable_token_indices");
+      tokens != nullptr && !tokens->is_null())
+    throw Error(ErrorKind::unsupported,
+                "cannot start an adapter with trainable_token_indices, expected none")
+        .with_hint("make the adapter with PEFT and continue it with --adapter");
+  add_task_heads(config);
   expand_all_linear(config, modules, is_transformers);
   if (is_transformers && !config.base_model_name_or_path)
     config.base_model_name_or_path = base_source;
@@ -156,6 +204,13 @@ AdapterConfig complete_config(AdapterConfig config, const Checkpoint& base,
   // `zero` has no name in PEFT; once trained, how the factors began does not matter to a reader.
   config.init_lora_weights = init == "gaussian" ? Json("gaussian") : Json(true);
   return config;
+}
+
+void set_weight_layout(AdapterConfig& config, const ResolvedTargets& targets) {
+  for (const ModuleInfo& module : targets.lora) {
+    if (module.kind == LayerKind::conv1d) config.fan_in_fan_out = true;
+    if (module.kind == LayerKind::linear) config.fan_in_fan_out = false;
+  }
 }
 
 Adapter create_adapter(const AdapterConfig& config, const ResolvedTargets& targets,
@@ -167,6 +222,7 @@ Adapter create_adapter(const AdapterConfig& config, const ResolvedTargets& targe
       throw Error(ErrorKind::usage, "the rank of " + module.module_path + " is " +
                                         std::to_string(rank) + ", expected at least 1");
     add_factors(tensors, module, rank, init, seed);
+    add_vectors(tensors, config, module, base);
   }
   add_base_parameters(tensors, config, targets, base);
   if (tensors.empty())
@@ -186,14 +242,14 @@ void check_continuable(const Adapter& adapter) {
         .in_tensor(first.key);
   }
   if (const std::string* init = adapter.config.init_lora_weights.as_string())
-    for (const char* rewriting : {"pissa", "olora", "corda", "loftq", "lora_ga"})
+    for (const char* rewriting : {"pissa", "olora", "corda", "loftq", "lora_ga", "mica"})
       if (init->starts_with(rewriting))
         throw Error(ErrorKind::unsupported, "cannot continue adapter " + adapter.path.string() +
                                                 ": init_lora_weights '" + *init +
                                                 "' rewrites the base when it is loaded")
             .in_file(adapter.path.string())
             .with_hint("convert it to a plain LoRA adapter with PEFT first");
-  refuse_variants(adapter.config);
+  refuse_variants(adapter.config, false);
 }
 
 }  // namespace lora::engine

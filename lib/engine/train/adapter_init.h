@@ -12,17 +12,23 @@ namespace lora::engine {
 
 /// Completes a configuration as PEFT's get_peft_model would for this base: default targets of the
 /// model_type, all-linear spelled out, base_model_name_or_path (transformers models), task_type
-/// CAUSAL_LM for decoders, peft_version, init_lora_weights. Throws Error(usage) listing the layers
+/// CAUSAL_LM for causal language models, SEQ_CLS with its heads in modules_to_save for classifiers,
+/// peft_version, init_lora_weights. Throws Error(usage) listing the layers
 /// when no targets are given and PEFT has no default, Error(unsupported) for LoRA variants that
 /// cannot be trained here.
 AdapterConfig complete_config(AdapterConfig config, const Checkpoint& base,
                               const ModuleList& modules, const std::string& base_source,
                               const std::string& init);
 
+/// Sets fan_in_fan_out as PEFT does when it wraps the targets: true behind GPT-2's Conv1D, false
+/// behind a linear layer; the last target decides.
+void set_weight_layout(AdapterConfig& config, const ResolvedTargets& targets);
+
 /// New factors with the distributions of TrainOptions::init, drawn with CounterRandom from the seed
 /// and the tensor's peft_key, so that neither order nor threads matter; copies of the base's
-/// parameters for modules_to_save and trained biases. Throws Error(incompatible) when nothing would
-/// be trainable.
+/// parameters for modules_to_save and trained biases; DoRA magnitudes are the norms of the base's
+/// weights (factors start as a no-op), a lora_bias is zero. Throws Error(incompatible) when nothing
+/// would be trainable.
 Adapter create_adapter(const AdapterConfig& config, const ResolvedTargets& targets,
                        const Checkpoint& base, const std::string& init, std::uint64_t seed);
 

@@ -26,6 +26,18 @@ std::int64_t longest(const Dataset& data) {
   return longest;
 }
 
+// A layer keeps about eight values of the hidden width and three of the intermediate one for its
+// backward pass; the head needs logits and their gradient.
+template <typename Config>
+std::int64_t activations_of(const Config& config, const TrainOptions& options, const Dataset& data,
+                            std::int64_t element) {
+  const std::int64_t layer = 8 * config.hidden_size + 3 * config.intermediate_size;
+  const std::int64_t layers = options.layer_checkpointing
+                                  ? layer + config.num_layers * config.hidden_size
+                                  : config.num_layers * layer;
+  return options.batch_size * longest(data) * (layers + 2 * config.vocab_size) * element;
+}
+
 }  // namespace
 
 TrainPlan make_plan(const TrainOptions& options, const Dataset& data) {
@@ -49,17 +61,10 @@ std::int64_t estimate_memory(const TrainOptions& options, std::int64_t trainable
   }
   const std::int64_t element = is_half ? 2 : 4;
   std::int64_t activations = 0;
-  if (options.base->config && options.base->config->decoder) {
-    const DecoderConfig& decoder = *options.base->config->decoder;
-    const std::int64_t tokens = options.batch_size * longest(data);
-    // A layer keeps about eight values of the hidden width and three of the intermediate one for
-    // its backward pass; the head needs logits and their gradient.
-    const std::int64_t layer = 8 * decoder.hidden_size + 3 * decoder.intermediate_size;
-    const std::int64_t layers = options.layer_checkpointing
-                                    ? layer + decoder.num_layers * decoder.hidden_size
-                                    : decoder.num_layers * layer;
-    activations = tokens * (layers + 2 * decoder.vocab_size) * element;
-  }
+  if (options.base->config && options.base->config->decoder)
+    activations = activations_of(*options.base->config->decoder, options, data, element);
+  if (options.base->config && options.base->config->gpt2)
+    activations = activations_of(*options.base->config->gpt2, options, data, element);
   return frozen * element + trainable_parameters * 16 + activations;
 }
 

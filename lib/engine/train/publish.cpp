@@ -18,8 +18,9 @@ void add_digest(std::map<std::string, Digest>& digests, const BaseLock& base,
 
 std::map<std::string, Digest> touched_base_tensors(const Adapter& adapter, const BaseLock& base) {
   std::map<std::string, Digest> digests;
-  for (const LoraModule& module : adapter.modules)
-    add_digest(digests, base, module.module_path + ".weight");
+  for (const LoraModule& module : adapter.modules) add_digest(digests, base, module.base_name);
+  for (const TokenRows& tokens : adapter.tokens)
+    add_digest(digests, base, tokens.module_path + ".weight");
   for (const auto& [base_name, tensor] : adapter.replacements) add_digest(digests, base, base_name);
   return digests;
 }

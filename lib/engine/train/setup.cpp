@@ -43,6 +43,7 @@ void create_new_adapter(RunSetup& setup, const AdapterConfig& requested, const S
   const bool is_transformers = base.config && base.config->is_transformers();
   const ResolvedTargets targets = resolve_targets(setup.config, modules, is_transformers);
   report_dead_entries(targets, sinks);
+  set_weight_layout(setup.config, targets);
   setup.initial = create_adapter(setup.config, targets, base, options.init, options.seed);
 }
 

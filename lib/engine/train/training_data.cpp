@@ -29,6 +29,15 @@ Error misfit(const Dataset& data, const std::string& found, const std::string& e
       .in_file(data.files.front().path.string());
 }
 
+void require_causal(const TokenModel& model, const Checkpoint& base) {
+  if (model.is_causal) return;
+  throw Error(ErrorKind::unsupported,
+              std::string("cannot train on text: the base is a ") +
+                  (model.num_labels > 0 ? "sequence classifier" : "masked language model") +
+                  ", expected a causal language model")
+      .in_file(base.path.string());
+}
+
 void check_table(const Dataset& data, const MlpConfig& mlp) {
   const std::int64_t features = mlp.hidden_sizes.front();
   const std::int64_t outputs = mlp.hidden_sizes.back();
@@ -66,14 +75,15 @@ Dataset load_training_data(const TrainOptions& options,
   data_options.seq_len = options.seq_len;
   data_options.loss_on = options.loss_on == "completion" ? LossOn::completion : LossOn::all;
   data_options.threads = options.threads;
-  if (base.config && base.config->decoder) {
-    data_options.max_positions = base.config->decoder->max_position_embeddings;
-    data_options.vocab_size = base.config->decoder->vocab_size;
+  const auto tokens = base.config ? base.config->token_model() : std::nullopt;
+  if (tokens) {
+    require_causal(*tokens, base);
+    data_options.max_positions = tokens->max_positions;
+    data_options.vocab_size = tokens->vocab_size;
   }
   Dataset data = load_dataset(files, data_options);
   for (const std::string& note : data.notes) sinks.warning(note);
-  if (base.config && base.config->decoder && data.is_tabular)
-    throw misfit(data, "it holds tables x and y", "text or token ids");
+  if (tokens && data.is_tabular) throw misfit(data, "it holds tables x and y", "text or token ids");
   if (base.config && base.config->mlp) {
     if (!data.is_tabular) throw misfit(data, "it holds sequences of tokens", "tables x and y");
     check_table(data, *base.config->mlp);

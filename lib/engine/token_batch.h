@@ -1,11 +1,10 @@
 // Token inputs, checked before anything is computed.
 #pragma once
 
-#include <optional>
+#include <cstdint>
 #include <vector>
 
 #include "engine/batch.h"
-#include "engine/llama/head.h"
 #include "lora/checkpoint/model_config.h"
 
 namespace lora::engine {
@@ -15,21 +14,31 @@ struct TokenBatch {
   std::int64_t batch = 0, time = 0;
   std::vector<std::int64_t> ids;
   std::vector<std::uint8_t> mask;
+  std::vector<std::int64_t> types;  ///< token types, empty: all 0
   const std::uint8_t* key_mask() const { return mask.empty() ? nullptr : mask.data(); }
+};
+
+/// Supervised positions of a batch: `rows` index the flattened hidden states [batch * time], and
+/// `targets` are the next tokens there.
+struct Supervision {
+  std::vector<std::int64_t> rows;
+  std::vector<std::int64_t> targets;
 };
 
 /// From `input_ids` and optionally `attention_mask`. Throws Error(incompatible) for other inputs,
 /// shapes, dtypes, token ids outside the vocabulary, or more positions than the model has.
-TokenBatch read_tokens(const TensorMap& inputs, const DecoderConfig& config);
+/// `token_types` > 0: token_type_ids below that number are an input too.
+TokenBatch read_tokens(const TensorMap& inputs, const TokenModel& model,
+                       std::int64_t token_types = 0);
 
 /// A batch of the training loop, cut to its longest row; right padding needs no mask under causal
 /// attention. Throws as read_tokens does.
-TokenBatch read_tokens(const Batch& batch, const DecoderConfig& config);
+TokenBatch read_tokens(const Batch& batch, const TokenModel& model);
 
 /// Positions whose next token carries a label.
-Supervision read_labels(const Batch& batch, const TokenBatch& tokens, const DecoderConfig& config);
+Supervision read_labels(const Batch& batch, const TokenBatch& tokens, const TokenModel& model);
 
-/// Throws Error(incompatible) unless 0 <= positions <= max_position_embeddings.
-void check_positions(std::int64_t positions, const DecoderConfig& config);
+/// Throws Error(incompatible) unless 0 <= positions <= model.max_positions.
+void check_positions(std::int64_t positions, const TokenModel& model);
 
 }  // namespace lora::engine

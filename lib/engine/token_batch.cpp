@@ -1,4 +1,4 @@
-#include "engine/llama/token_batch.h"
+#include "engine/token_batch.h"
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/ne.h>
@@ -11,22 +11,39 @@
 namespace lora::engine {
 namespace {
 
-void check_ids(const std::vector<std::int64_t>& ids, const DecoderConfig& config) {
+void check_ids(const std::vector<std::int64_t>& ids, std::int64_t count, const char* name) {
   for (std::size_t i = 0; i < ids.size(); ++i)
-    if (ids[i] < 0 || ids[i] >= config.vocab_size)
+    if (ids[i] < 0 || ids[i] >= count)
       throw Error(ErrorKind::incompatible, "running the model: token id " + std::to_string(ids[i]) +
                                                " at position " + std::to_string(i) +
-                                               ", expected 0 to " +
-                                               std::to_string(config.vocab_size - 1))
-          .in_tensor("input_ids");
+                                               ", expected 0 to " + std::to_string(count - 1))
+          .in_tensor(name);
+}
+
+std::vector<std::int64_t> read_ids(const Tensor& tensor, std::int64_t count, const char* name) {
+  if (tensor.dtype != DType::i64 || tensor.shape.size() != 2 || tensor.numel() == 0)
+    throw Error(ErrorKind::incompatible, "running the model: " + std::string(name) + " are " +
+                                             std::string(to_string(tensor.dtype)) + " " +
+                                             shape_to_string(tensor.shape) +
+                                             ", expected I64 [batch, seq]")
+        .in_tensor(name);
+  const at::Tensor view = view_of(tensor);
+  const auto* values = view.const_data_ptr<std::int64_t>();
+  std::vector<std::int64_t> ids(values, values + view.numel());
+  check_ids(ids, count, name);
+  return ids;
+}
+
+void check_shape(const char* name, const Tensor& tensor, const Tensor& ids) {
+  if (tensor.shape == ids.shape) return;
+  throw Error(ErrorKind::incompatible, "running the model: " + std::string(name) + " has shape " +
+                                           shape_to_string(tensor.shape) + ", expected " +
+                                           shape_to_string(ids.shape))
+      .in_tensor(name);
 }
 
 std::vector<std::uint8_t> read_mask(const Tensor& tensor, const Tensor& ids) {
-  if (tensor.shape != ids.shape)
-    throw Error(ErrorKind::incompatible, "running the model: attention_mask has shape " +
-                                             shape_to_string(tensor.shape) + ", expected " +
-                                             shape_to_string(ids.shape))
-        .in_tensor("attention_mask");
+  check_shape("attention_mask", tensor, ids);
   const at::Tensor present = view_of(tensor).ne(0).contiguous();
   const bool* values = present.const_data_ptr<bool>();
   std::vector<std::uint8_t> mask(values, values + present.numel());
@@ -36,42 +53,39 @@ std::vector<std::uint8_t> read_mask(const Tensor& tensor, const Tensor& ids) {
 
 }  // namespace
 
-void check_positions(std::int64_t positions, const DecoderConfig& config) {
-  if (positions <= config.max_position_embeddings) return;
+void check_positions(std::int64_t positions, const TokenModel& model) {
+  if (positions <= model.max_positions) return;
   throw Error(ErrorKind::incompatible, "running the model: " + std::to_string(positions) +
                                            " positions, expected at most its " +
-                                           std::to_string(config.max_position_embeddings));
+                                           std::to_string(model.max_positions));
 }
 
-TokenBatch read_tokens(const TensorMap& inputs, const DecoderConfig& config) {
+TokenBatch read_tokens(const TensorMap& inputs, const TokenModel& model, std::int64_t token_types) {
+  const bool has_types = token_types > 0;
   for (const auto& [name, tensor] : inputs)
-    if (name != "input_ids" && name != "attention_mask")
-      throw Error(ErrorKind::incompatible, "running the model: found the input " + name +
-                                               ", expected input_ids and attention_mask")
+    if (name != "input_ids" && name != "attention_mask" && !(has_types && name == "token_type_ids"))
+      throw Error(ErrorKind::incompatible,
+                  "running the model: found the input " + name + ", expected input_ids" +
+                      (has_types ? ", attention_mask and token_type_ids" : " and attention_mask"))
           .in_tensor(name);
   const auto ids = inputs.find("input_ids");
   if (ids == inputs.end())
     throw Error(ErrorKind::incompatible, "running the model: there are no input_ids");
-  const Tensor& tensor = ids->second;
-  if (tensor.dtype != DType::i64 || tensor.shape.size() != 2 || tensor.numel() == 0)
-    throw Error(ErrorKind::incompatible,
-                "running the model: input_ids are " + std::string(to_string(tensor.dtype)) + " " +
-                    shape_to_string(tensor.shape) + ", expected I64 [batch, seq]")
-        .in_tensor("input_ids");
   TokenBatch result;
-  result.batch = tensor.shape[0];
-  result.time = tensor.shape[1];
-  check_positions(result.time, config);
-  const at::Tensor view = view_of(tensor);
-  const auto* values = view.const_data_ptr<std::int64_t>();
-  result.ids.assign(values, values + view.numel());
-  check_ids(result.ids, config);
-  const auto mask = inputs.find("attention_mask");
-  if (mask != inputs.end()) result.mask = read_mask(mask->second, tensor);
+  result.ids = read_ids(ids->second, model.vocab_size, "input_ids");
+  result.batch = ids->second.shape[0];
+  result.time = ids->second.shape[1];
+  check_positions(result.time, model);
+  if (const auto mask = inputs.find("attention_mask"); mask != inputs.end())
+    result.mask = read_mask(mask->second, ids->second);
+  if (const auto types = inputs.find("token_type_ids"); types != inputs.end()) {
+    check_shape("token_type_ids", types->second, ids->second);
+    result.types = read_ids(types->second, token_types, "token_type_ids");
+  }
   return result;
 }
 
-TokenBatch read_tokens(const Batch& batch, const DecoderConfig& config) {
+TokenBatch read_tokens(const Batch& batch, const TokenModel& model) {
   TokenBatch result;
   result.batch = batch.rows;
   result.time = batch.columns;
@@ -84,16 +98,16 @@ TokenBatch read_tokens(const Batch& batch, const DecoderConfig& config) {
                                              std::to_string(batch.rows) + " x " +
                                              std::to_string(batch.columns) + " with " +
                                              std::to_string(batch.input_ids.size()) + " token ids");
-  check_positions(result.time, config);
+  check_positions(result.time, model);
   for (std::int64_t row = 0; row < batch.rows; ++row) {
     const auto first = batch.input_ids.begin() + row * batch.columns;
     result.ids.insert(result.ids.end(), first, first + result.time);
   }
-  check_ids(result.ids, config);
+  check_ids(result.ids, model.vocab_size, "input_ids");
   return result;
 }
 
-Supervision read_labels(const Batch& batch, const TokenBatch& tokens, const DecoderConfig& config) {
+Supervision read_labels(const Batch& batch, const TokenBatch& tokens, const TokenModel& model) {
   Supervision result;
   if (batch.labels.size() != batch.input_ids.size())
     throw Error(ErrorKind::incompatible,
@@ -106,10 +120,10 @@ Supervision read_labels(const Batch& batch, const TokenBatch& tokens, const Deco
       const std::int64_t label =
           batch.labels[static_cast<std::size_t>(row * batch.columns + t + 1)];
       if (label == kIgnoredLabel) continue;
-      if (label < 0 || label >= config.vocab_size)
+      if (label < 0 || label >= model.vocab_size)
         throw Error(ErrorKind::incompatible, "computing the loss: label " + std::to_string(label) +
                                                  ", expected 0 to " +
-                                                 std::to_string(config.vocab_size - 1));
+                                                 std::to_string(model.vocab_size - 1));
       result.rows.push_back(row * tokens.time + t);
       result.targets.push_back(label);
     }

@@ -1,0 +1,133 @@
+#include "engine/generic/layers.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/index_copy.h>
+#include <ATen/ops/layer_norm.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/rsqrt.h>
+#include <ATen/ops/where.h>
+
+#include "engine/kernels/kernels.h"
+
+namespace lora::engine {
+namespace {
+
+at::Tensor wide(const at::Tensor& tensor) { return tensor.to(at::kFloat); }
+
+// The weight as [out, in], whatever the layout of the layer.
+at::Tensor oriented_weight(const LoraSite& site, const Pass& pass) {
+  const at::Tensor weight = wide(site.weight->value(pass.with_adapters));
+  return site.kind == LayerKind::linear ? weight : weight.t();
+}
+
+at::Tensor masked(const at::Tensor& x, double rate, std::uint64_t stream, const Pass& pass) {
+  at::Tensor mask = at::ones(x.sizes(), at::kFloat);
+  apply_dropout(mask.const_data_ptr<float>(), mask.numel(), rate,
+                dropout_key(stream, *pass.dropout), mask.mutable_data_ptr<float>());
+  return x.mul(mask);
+}
+
+at::Tensor norm_of(const LoraSite& site, const LoraBranch& branch) {
+  return branch.norm.defined() ? branch.norm : dora_norm(site, branch);
+}
+
+// What DoRA adds to y, the layer's output so far: (m/|V| - 1) W x + (m/|V|) scaling B A x. PEFT
+// takes W x out of y while there is no dropout, so that an earlier adapter's part is scaled too.
+at::Tensor dora_part(const LoraSite& site, const LoraBranch& branch, const at::Tensor& x,
+                     const at::Tensor& y, const Pass& pass) {
+  const at::Tensor scale = branch.magnitude.div(norm_of(site, branch));
+  const bool drops = is_dropping(branch, pass);
+  const at::Tensor input = drops ? masked(x, branch.dropout, branch.stream, pass) : x;
+  at::Tensor base = y;
+  if (drops)
+    base = at::linear(input, oriented_weight(site, pass));
+  else if (site.bias != nullptr)
+    base = y.sub(site.bias->value(true));
+  const at::Tensor low_rank = at::linear(at::linear(input, branch.a), branch.b);
+  return scale.sub(1).mul(base).add(scale.mul(low_rank).mul(branch.scaling));
+}
+
+at::Tensor plain_part(const LoraBranch& branch, const at::Tensor& x, const Pass& pass) {
+  const at::Tensor input =
+      is_dropping(branch, pass) ? masked(x, branch.dropout, branch.stream, pass) : x;
+  return at::linear(at::linear(input, branch.a), branch.b, branch.bias).mul(branch.scaling);
+}
+
+at::Tensor lookup(const at::Tensor& table, const at::Tensor& ids,
+                  const std::optional<std::int64_t>& padding) {
+  return at::embedding(table, ids, padding.value_or(-1));
+}
+
+}  // namespace
+
+at::Tensor dora_norm(const LoraSite& site, const LoraBranch& branch) {
+  const at::NoGradGuard guard;
+  const at::Tensor weight = oriented_weight(site, {true, nullptr});
+  return at::linalg_vector_norm(weight.add(at::mm(branch.b, branch.a), branch.scaling), 2, {1});
+}
+
+at::Tensor apply_dense(const LoraSite& site, const at::Tensor& x, const Pass& pass) {
+  const auto& patches = site.weight->patches;
+  const bool is_patched = pass.with_adapters && !patches.empty();
+  // PEFT's layer for a head with trainable tokens leaves the bias out.
+  const bool has_bias = site.bias != nullptr && !is_patched;
+  at::Tensor y = at::linear(x, oriented_weight(site, pass),
+                            has_bias ? site.bias->value(pass.with_adapters) : at::Tensor());
+  if (!pass.with_adapters) return y;
+  for (const auto& patch : patches)
+    y = at::index_copy(y, -1, patch->indices, at::linear(x, patch->rows));
+  for (const LoraBranch& branch : site.branches)
+    y = y.add(branch.magnitude.defined() ? dora_part(site, branch, x, y, pass)
+                                         : plain_part(branch, x, pass));
+  return y;
+}
+
+at::Tensor apply_table(const Table& table, const at::Tensor& ids, const Pass& pass) {
+  const LoraSite& site = *table.site;
+  at::Tensor y = wide(lookup(site.weight->value(pass.with_adapters), ids, table.padding));
+  if (!pass.with_adapters) return y;
+  for (const auto& patch : site.weight->patches) {
+    const at::Tensor slots = patch->slots.index_select(0, ids.reshape({-1})).view(ids.sizes());
+    const at::Tensor rows = at::embedding(patch->rows, slots.clamp_min(0));
+    at::Tensor is_patched = slots.ge(0);
+    // As in torch's embedding, a padding token is looked up but never trained.
+    if (table.padding) {
+      const at::Tensor is_padding = ids.eq(*table.padding).logical_and(is_patched);
+      y = at::where(is_padding.unsqueeze(-1), rows.detach(), y);
+      is_patched = is_patched.logical_and(is_padding.logical_not());
+    }
+    y = at::where(is_patched.unsqueeze(-1), rows, y);
+  }
+  for (const LoraBranch& branch : site.branches) {
+    const at::Tensor low_rank =
+        at::linear(lookup(branch.a.t(), ids, table.padding), branch.b).mul(branch.scaling);
+    if (!branch.magnitude.defined()) {
+      y = y.add(low_rank);
+      continue;
+    }
+    const at::Tensor scale = branch.magnitude.div(norm_of(site, branch));
+    y = scale.mul(y).add(scale.mul(low_rank));
+  }
+  return y;
+}
+
+at::Tensor apply_layer_norm(const Norm& norm, const at::Tensor& x, const Pass& pass) {
+  return at::layer_norm(x, {x.size(-1)}, norm.weight->value(pass.with_adapters),
+                        norm.bias->value(pass.with_adapters), norm.eps);
+}
+
+at::Tensor apply_rms_norm(const Norm& norm, const at::Tensor& x, const Pass& pass) {
+  const at::Tensor scale = at::rsqrt(x.square().mean(-1, true).add(norm.eps));
+  return x.mul(scale).mul(norm.weight->value(pass.with_adapters));
+}
+
+at::Tensor drop(const at::Tensor& x, double rate, std::uint64_t stream, const Pass& pass) {
+  return pass.dropout == nullptr || rate <= 0 ? x : masked(x, rate, stream, pass);
+}
+
+}  // namespace lora::engine

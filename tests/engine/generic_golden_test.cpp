@@ -1,0 +1,121 @@
+#include "golden_case.h"
+//
+#include "engine/generic/generic_model.h"
+
+namespace lora {
+namespace {
+
+using testing::GoldenCase;
+using testing::largest_difference;
+using testing::logits_of;
+
+constexpr double kLogitTolerance = 2e-5;
+const std::vector<std::string> kCases{"gpt2_plain",      "gpt2_dora",       "gpt2_tokens",
+                                      "gpt2_classifier", "bert_classifier", "bert_dora",
+                                      "bert_language",   "bert_tokens",     "llama_dora",
+                                      "llama_tokens",    "llama_embedding", "llama_tied"};
+// Masked language models have no loss here, and tied factors are not trained.
+const std::vector<std::string> kTrainable{"gpt2_plain",      "gpt2_dora",       "gpt2_tokens",
+                                          "gpt2_classifier", "bert_classifier", "bert_dora",
+                                          "llama_dora",      "llama_tokens",    "llama_embedding"};
+
+TEST_CASE("logits of gpt2, bert and llama with every kind of LoRA equal PEFT's", "[engine]") {
+  for (const std::string& name : kCases) {
+    INFO(name);
+    const GoldenCase golden(name);
+    const at::Tensor bare = logits_of(*golden.bare(), golden.masked_inputs());
+    CHECK(largest_difference(bare, golden.value("logits")) < kLogitTolerance);
+    for (const bool trainable : {false, true}) {
+      if (trainable && name == "llama_tied") continue;
+      const auto model = golden.adapted(trainable);
+      CHECK(largest_difference(logits_of(*model, golden.masked_inputs()),
+                               golden.value("adapted_logits")) < kLogitTolerance);
+      model->enable_adapters(false);
+      CHECK(logits_of(*model, golden.masked_inputs()).equal(bare));
+    }
+  }
+}
+
+TEST_CASE("token types reach bert's embeddings", "[engine]") {
+  for (const std::string& name : {"bert_classifier", "bert_language"}) {
+    INFO(name);
+    const GoldenCase golden(name);
+    TensorMap inputs = golden.masked_inputs();
+    inputs["token_type_ids"] = golden.expected.at("token_type_ids");
+    const at::Tensor logits = logits_of(*golden.bare(), inputs);
+    CHECK(largest_difference(logits, golden.value("typed_logits")) < kLogitTolerance);
+    CHECK(largest_difference(logits, golden.value("logits")) > 1e-3);
+  }
+}
+
+TEST_CASE("loss and gradients of every kind of LoRA equal PEFT's", "[engine]") {
+  for (const std::string& name : kTrainable) {
+    for (const bool checkpointing : {false, true}) {
+      INFO(name << (checkpointing ? " with" : " without") << " checkpointing");
+      const GoldenCase golden(name);
+      const auto model = golden.adapted(true);
+      model->set_layer_checkpointing(checkpointing);
+      const engine::Batch batch = golden.batch();
+      const double loss = golden.value("loss").item<double>();
+      const engine::LossSum evaluated = model->loss(batch);
+      CHECK(evaluated.count == engine::supervised_count(batch));
+      const double scale = 1.0 / static_cast<double>(evaluated.count);
+      CHECK(std::abs(evaluated.sum * scale - loss) < 1e-5 * loss);
+      const engine::LossSum result = model->loss_and_gradients(batch, scale, {});
+      CHECK(std::abs(result.sum * scale - loss) < 1e-5 * loss);
+      testing::check_gradients(golden, model->trainable(), "grad.", 1e-4);
+    }
+  }
+}
+
+// Values as loss_and_gradients leaves them, with LoRA dropout drawn for one step.
+struct Step {
+  engine::LossSum loss;
+  at::Tensor logits, gradients;
+};
+
+Step step_of(engine::Model& model, const GoldenCase& golden) {
+  Step step;
+  step.logits = logits_of(model, golden.masked_inputs());
+  const engine::StepContext context{11, 3, 1};
+  step.loss = model.loss_and_gradients(golden.batch(), 0.05, context);
+  step.gradients = model.trainable().gradients.clone();
+  return step;
+}
+
+TEST_CASE("the generic llama and the fast one agree, dropout included", "[engine]") {
+  for (const std::string& name : {"llama_plain", "llama_scaled", "llama_saved", "llama_upper"}) {
+    for (const double dropout : {0.0, 0.25}) {
+      INFO(name << " with dropout " << dropout);
+      GoldenCase golden(name);
+      golden.adapter.config.dropout = dropout;
+      const ModelOptions options = golden.options(true);
+      REQUIRE(!engine::needs_generic(options));
+      const Step fast = step_of(*engine::make_model(options), golden);
+      const auto generic = engine::make_generic(options, engine::make_llama_network(options));
+      const Step slow = step_of(*generic, golden);
+      CHECK(largest_difference(slow.logits, fast.logits) < 1e-5);
+      CHECK(std::abs(slow.loss.sum - fast.loss.sum) < 1e-5 * fast.loss.sum);
+      CHECK(testing::relative_distance(slow.gradients, fast.gradients) < 1e-5);
+    }
+  }
+}
+
+TEST_CASE("gradients accumulate, and a repeated step gives the same bytes", "[engine]") {
+  for (const std::string& name : {"gpt2_dora", "bert_classifier", "llama_tokens"}) {
+    INFO(name);
+    const GoldenCase golden(name);
+    const auto model = golden.adapted(true);
+    model->loss_and_gradients(golden.batch(), 0.5, {});
+    const at::Tensor once = model->trainable().gradients.clone();
+    CHECK(once.abs().max().item<double>() > 0);
+    model->loss_and_gradients(golden.batch(), 0.5, {});
+    CHECK(largest_difference(model->trainable().gradients, once.mul(2)) < 1e-5);
+    model->trainable().gradients.zero_();
+    model->loss_and_gradients(golden.batch(), 0.5, {});
+    CHECK(model->trainable().gradients.equal(once));
+  }
+}
+
+}  // namespace
+}  // namespace lora
