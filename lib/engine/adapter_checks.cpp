@@ -40,6 +40,7 @@ std::string unsupported_kind(const LoraModule& module) {
   if (module.kind == LayerKind::convolution) return " (convolution)";
   if (module.kind == LayerKind::attention) return " (fused attention)";
   if (module.diagonal) return " (KaSA)";
+  if (module.pool > 1) return " (QALoRA)";
   if (module.blocks_a > 1 || module.blocks_b > 1) return " (block-diagonal)";
   return {};
 }

@@ -31,13 +31,18 @@ TEST_CASE("logits of gpt2, bert and llama with every kind of LoRA equal PEFT's",
       CHECK(largest_difference(logits_of(*model, golden.masked_inputs()),
                                golden.value("adapted_logits")) < kLogitTolerance);
       model->enable_adapters(false);
-      CHECK(logits_of(*model, golden.masked_inputs()).equal(bare));
+      // A bare llama runs on the other back end.
+      const at::Tensor off = logits_of(*model, golden.masked_inputs());
+      if (name.starts_with("llama"))
+        CHECK(largest_difference(off, golden.value("logits")) < kLogitTolerance);
+      else
+        CHECK(off.equal(bare));
     }
   }
 }
 
 TEST_CASE("token types reach bert's embeddings", "[engine]") {
-  for (const std::string& name : {"bert_classifier", "bert_language"}) {
+  for (const std::string name : {"bert_classifier", "bert_language"}) {
     INFO(name);
     const GoldenCase golden(name);
     TensorMap inputs = golden.masked_inputs();
@@ -84,17 +89,18 @@ Step step_of(engine::Model& model, const GoldenCase& golden) {
 }
 
 TEST_CASE("the generic llama and the fast one agree, dropout included", "[engine]") {
-  for (const std::string& name : {"llama_plain", "llama_scaled", "llama_saved", "llama_upper"}) {
+  for (const std::string name : {"llama_plain", "llama_scaled", "llama_saved", "llama_upper"}) {
     for (const double dropout : {0.0, 0.25}) {
       INFO(name << " with dropout " << dropout);
       GoldenCase golden(name);
       golden.adapter.config.dropout = dropout;
+      golden.base.config->decoder->pad_token_id = golden.integers("input_ids").at(4);
       const ModelOptions options = golden.options(true);
       REQUIRE(!engine::needs_generic(options));
       const Step fast = step_of(*engine::make_model(options), golden);
       const auto generic = engine::make_generic(options, engine::make_llama_network(options));
       const Step slow = step_of(*generic, golden);
-      CHECK(largest_difference(slow.logits, fast.logits) < 1e-5);
+      CHECK(testing::relative_distance(slow.logits, fast.logits) < 1e-6);
       CHECK(std::abs(slow.loss.sum - fast.loss.sum) < 1e-5 * fast.loss.sum);
       CHECK(testing::relative_distance(slow.gradients, fast.gradients) < 1e-5);
     }
@@ -102,7 +108,7 @@ TEST_CASE("the generic llama and the fast one agree, dropout included", "[engine
 }
 
 TEST_CASE("gradients accumulate, and a repeated step gives the same bytes", "[engine]") {
-  for (const std::string& name : {"gpt2_dora", "bert_classifier", "llama_tokens"}) {
+  for (const std::string name : {"gpt2_dora", "bert_classifier", "llama_tokens"}) {
     INFO(name);
     const GoldenCase golden(name);
     const auto model = golden.adapted(true);

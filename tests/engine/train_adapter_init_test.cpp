@@ -5,6 +5,7 @@
 #include <set>
 
 #include "engine/train/adapter_init.h"
+#include "lora/adapter/targets.h"
 
 using namespace lora;
 using namespace lora::engine;
@@ -177,8 +178,13 @@ TEST_CASE("what cannot be trained here is refused by name") {
                   [&] { complete_config(config, fixture.base, modules, "base", "default"); });
   };
   refuses(ErrorKind::unsupported, "use_dora", [](AdapterConfig& c) { c.use_dora = true; });
-  refuses(ErrorKind::unsupported, "lora_bias", [](AdapterConfig& c) { c.lora_bias = true; });
   refuses(ErrorKind::unsupported, "SEQ_CLS", [](AdapterConfig& c) { c.task_type = "SEQ_CLS"; });
+  refuses(ErrorKind::unsupported, "TOKEN_CLS", [](AdapterConfig& c) { c.task_type = "TOKEN_CLS"; });
+  refuses(ErrorKind::unsupported, "ensure_weight_tying",
+          [](AdapterConfig& c) { c.other["ensure_weight_tying"] = true; });
+  refuses(ErrorKind::unsupported, "trainable_token_indices", [](AdapterConfig& c) {
+    c.other["trainable_token_indices"] = JsonArray{1, 2};
+  });
   refuses(ErrorKind::usage, "--rank is 0", [](AdapterConfig& c) { c.rank = 0; });
   refuses(ErrorKind::usage, "--dropout", [](AdapterConfig& c) { c.dropout = 1; });
 }
@@ -193,4 +199,64 @@ TEST_CASE("an adapter whose initialisation rewrote its base is not continued") {
   check_continuable(adapter);
   adapter.problems.push_back({KeyProblem::Kind::unpaired, "x.lora_A.weight", "x has no lora_B"});
   require_error(ErrorKind::incompatible, "x has no lora_B", [&] { check_continuable(adapter); });
+}
+
+namespace {
+
+Checkpoint base_of(const std::string& config) {
+  Checkpoint base;
+  base.config = parse_model_config(parse_json(config, "config"), "config");
+  return base;
+}
+
+}  // namespace
+
+TEST_CASE("a classifier's head is trained in full") {
+  const Checkpoint base = base_of(
+      R"({"model_type": "bert", "architectures": ["BertForSequenceClassification"],
+          "num_hidden_layers": 1, "hidden_size": 8, "num_attention_heads": 2})");
+  const AdapterConfig complete = complete_config({}, base, list_modules(base), "base", "default");
+  REQUIRE(complete.task_type == "SEQ_CLS");
+  REQUIRE(std::get<std::vector<std::string>>(complete.target_modules) ==
+          std::vector<std::string>{"query", "value"});
+  REQUIRE(std::count(complete.modules_to_save.begin(), complete.modules_to_save.end(),
+                     "classifier") == 1);
+}
+
+TEST_CASE("fan_in_fan_out follows the layers that are targeted") {
+  const Checkpoint base =
+      base_of(R"({"model_type": "gpt2", "n_layer": 1, "n_embd": 8, "n_head": 2})");
+  const ModuleList modules = list_modules(base);
+  const auto layout_of = [&](std::vector<std::string> names) {
+    AdapterConfig config;
+    config.target_modules = std::move(names);
+    set_weight_layout(config, resolve_targets(config, modules, true));
+    return config.fan_in_fan_out;
+  };
+  REQUIRE(layout_of({"c_attn"}));
+  REQUIRE(layout_of({"c_attn", "wte"}));
+  REQUIRE_FALSE(layout_of({"lm_head"}));
+  REQUIRE_FALSE(layout_of({"c_attn", "lm_head"}));
+}
+
+TEST_CASE("magnitudes start as the norms of each output's weights, a lora_bias as zero") {
+  const auto starts = [](LayerKind kind, std::vector<std::int64_t> shape, bool is_dora) {
+    ResolvedTargets targets = one_linear(2, 3);
+    targets.lora[0].kind = kind;
+    Checkpoint base;
+    base.tensors["layer.weight"] =
+        Tensor::from_f32(std::move(shape), std::vector<float>{3, 4, 0, 5, 12, 1});
+    AdapterConfig config;
+    config.use_dora = is_dora;
+    config.lora_bias = !is_dora;
+    const Adapter adapter = create_adapter(config, targets, base, "default", 0);
+    const std::string name = is_dora ? "lora_magnitude_vector" : "lora_B.bias";
+    return adapter.tensors.at("base_model.model.layer." + name).to_f32();
+  };
+  REQUIRE(starts(LayerKind::linear, {3, 2}, true) ==
+          std::vector<float>{5, 5, static_cast<float>(std::sqrt(145.0))});
+  REQUIRE(starts(LayerKind::conv1d, {2, 3}, true) ==
+          std::vector<float>{static_cast<float>(std::sqrt(34.0)),
+                             static_cast<float>(std::sqrt(160.0)), 1});
+  REQUIRE(starts(LayerKind::linear, {3, 2}, false) == std::vector<float>{0, 0, 0});
 }

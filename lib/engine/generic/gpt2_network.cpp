@@ -57,8 +57,8 @@ class Gpt2Network final : public Network {
     const at::Tensor normed = apply_layer_norm(block.mlp_norm, middle, pass.pass);
     const at::Tensor inner =
         activate(config_.activation, apply_dense(*block.up, normed, pass.pass));
-    return middle +
-           residual(apply_dense(*block.down, inner, pass.pass), block.path + ".mlp.dropout", pass);
+    const at::Tensor out = apply_dense(*block.down, inner, pass.pass);
+    return middle.add(residual(out, block.path + ".mlp.dropout", pass));
   }
 
   at::Tensor logits(const at::Tensor& hidden, const SequencePass& pass) override {

@@ -29,6 +29,7 @@ Table LayerStore::embedding(const std::string& path, std::int64_t rows, std::int
                             std::optional<std::int64_t> padding) {
   // torch counts a negative index from the end.
   if (padding && *padding < 0) *padding += rows;
+  if (padding && (*padding < 0 || *padding >= rows)) padding.reset();
   return {&site(path, LayerKind::embedding, {rows, width}, 0), padding};
 }
 

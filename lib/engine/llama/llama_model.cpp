@@ -145,6 +145,10 @@ void LlamaModel::backward(const LayerContext& context, const std::vector<std::in
                                          {static_cast<std::int64_t>(ids.size())}, at::kLong);
   at::Tensor gradient = network_.embedding.gradient;
   gradient.index_add_(0, index, gradient_);
+  // torch's embedding sends no gradient to the row of the padding token.
+  const std::int64_t padding = config().pad_token_id.value_or(config().vocab_size);
+  const std::int64_t row = padding < 0 ? padding + config().vocab_size : padding;
+  if (row >= 0 && row < config().vocab_size) gradient.select(0, row).zero_();
 }
 
 std::vector<std::int64_t> LlamaModel::generate(const std::vector<std::int64_t>& prompt,

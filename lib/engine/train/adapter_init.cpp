@@ -196,6 +196,9 @@ AdapterConfig complete_config(AdapterConfig config, const Checkpoint& base,
     throw Error(ErrorKind::unsupported,
                 "cannot start an adapter with trainable_token_indices, expected none")
         .with_hint("make the adapter with PEFT and continue it with --adapter");
+  if (config.task_type == "SEQ_CLS" && (!token_model || token_model->num_labels == 0))
+    throw Error(ErrorKind::unsupported,
+                "cannot train with task_type SEQ_CLS: the base is no sequence classifier");
   add_task_heads(config);
   expand_all_linear(config, modules, is_transformers);
   if (is_transformers && !config.base_model_name_or_path)

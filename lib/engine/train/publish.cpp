@@ -8,10 +8,15 @@ namespace {
 
 void add_digest(std::map<std::string, Digest>& digests, const BaseLock& base,
                 const std::string& base_name) {
-  const auto alias = base.aliases.find(base_name);
-  const std::string& name = alias == base.aliases.end() ? base_name : alias->second;
-  const auto found = base.tensors.find(name);
-  if (found != base.tensors.end()) digests[name] = found->second.digest;
+  // Checkpoints of a bare model lack the first component of the names.
+  for (const std::string& known : {base_name, base_name.substr(base_name.find('.') + 1)}) {
+    const auto alias = base.aliases.find(known);
+    const std::string& name = alias == base.aliases.end() ? known : alias->second;
+    const auto found = base.tensors.find(name);
+    if (found == base.tensors.end()) continue;
+    digests[name] = found->second.digest;
+    return;
+  }
 }
 
 }  // namespace
