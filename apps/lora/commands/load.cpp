@@ -254,8 +254,8 @@ class Load final : public Command {
   void generate(EngineModel& model, const Checkpoint& base, const Tokenizer& tokenizer,
                 const std::vector<std::int64_t>& prompt, Context& context, JsonObject& result) {
     if (!ignore_eos_) {
-      if (const auto model = base.config ? base.config->token_model() : std::nullopt)
-        generate_.stop_tokens = model->eos_token_ids;
+      if (const auto tokens = base.config ? base.config->token_model() : std::nullopt)
+        generate_.stop_tokens = tokens->eos_token_ids;
       if (const auto eos = tokenizer.eos_id()) generate_.stop_tokens.push_back(*eos);
     }
     generate_.cancel = context.streams.cancel;
