@@ -88,8 +88,9 @@ ModelConfig parse_model_config(Json document, const std::string& context) {
   } else if (config.model_type == "mlp") {
     parse_mlp(config, context);
   } else {
-    config.unsupported_reason = "model_type \"" + config.model_type +
-                                "\" is not supported yet, expected llama, mistral, gpt2, bert or mlp";
+    config.unsupported_reason =
+        "model_type \"" + config.model_type +
+        "\" is not supported yet, expected llama, mistral, gpt2, bert or mlp";
   }
   return config;
 }

@@ -19,7 +19,6 @@ std::string shape_text(std::int64_t rows, std::int64_t columns) {
 
 // Parameters that LoRA layers on a target change.
 std::vector<std::string> base_names_of(const ModuleInfo& target) {
-  if (target.kind == LayerKind::parameter) return {target.module_path};
   if (target.kind == LayerKind::attention)
     return {target.module_path + ".in_proj_weight", target.module_path + ".out_proj.weight"};
   return {target.module_path + std::string(kWeight)};
@@ -62,6 +61,16 @@ class Account {
         }
         expected.insert(std::move(name));
       }
+    for (const ParameterTarget& target : targets_.parameters) {
+      ++result_.expected_sites;
+      expected.insert(target.base_name);
+      const auto site = sites_.find(target.base_name);
+      if (site != sites_.end()) {
+        compare_parameter(*site->second, target.weight_shape);
+      } else if (!damaged_.contains(target.base_name)) {
+        result_.missing.push_back({target.base_name, MissingPart::Kind::factors});
+      }
+    }
     for (const LoraModule& module : adapter_.modules) {
       if (expected.contains(module.base_name) || is_tied_head(module)) continue;
       add_unexpected(module.module_path, has_in_base(module));
@@ -103,10 +112,9 @@ class Account {
   void compare_shape(const LoraModule& module, const ModuleInfo& info) {
     if (module.kind == LayerKind::convolution || info.kind == LayerKind::convolution) {
       compare_convolution(module, info);
-    } else if (module.kind == LayerKind::parameter || info.kind == LayerKind::parameter) {
-      compare_parameter(module);
     } else if (const auto expected = matrix_of(module, info)) {
       const MatrixShape found = update_shape(module);
+      if (is_stored_transposed(module, found, *expected)) return;
       if (found.rows != expected->rows || found.columns != expected->columns)
         add_misshaped(module.module_path, "update " + shape_text(found.rows, found.columns),
                       shape_text(expected->rows, expected->columns), cause(found, *expected, info));
@@ -124,6 +132,17 @@ class Account {
         info.kind == LayerKind::embedding)
       return MatrixShape{info.out_features, info.in_features};
     return std::nullopt;
+  }
+
+  // Outside the families whose classes are known, what a matrix is can only be deduced: an
+  // embedding by any other name, and GPT-2's Conv1D, look like a linear layer of the transposed
+  // shape.
+  bool is_stored_transposed(const LoraModule& module, const MatrixShape& found,
+                            const MatrixShape& expected) const {
+    const bool may_be = module.kind == LayerKind::embedding || adapter_.config.fan_in_fan_out;
+    const bool is_known =
+        base_.config && (base_.config->layout || base_.config->gpt2 || base_.config->bert);
+    return !is_known && may_be && found.rows == expected.columns && found.columns == expected.rows;
   }
 
   std::string cause(const MatrixShape& found, const MatrixShape& expected,
@@ -147,16 +166,14 @@ class Account {
                     shape_to_string(expected), "another kernel or number of channels");
   }
 
-  void compare_parameter(const LoraModule& module) {
-    const Tensor* weight = base_.find(module.base_name);
-    if (weight == nullptr) return;
+  void compare_parameter(const LoraModule& module, const std::vector<std::int64_t>& weight) {
     const MatrixShape one = update_shape(module);
     std::vector<std::int64_t> found{one.rows, one.columns};
     if (module.is_in_out) std::swap(found[0], found[1]);
-    if (weight->shape.size() == 3) found.insert(found.begin(), module.experts);
-    if (found != weight->shape)
-      add_misshaped(module.module_path, "update " + shape_to_string(found),
-                    shape_to_string(weight->shape), "another number of experts or layout");
+    if (weight.size() == 3) found.insert(found.begin(), module.experts);
+    if (found != weight)
+      add_misshaped(module.module_path, "update " + shape_to_string(found), shape_to_string(weight),
+                    "another number of experts or layout");
   }
 
   bool has_replacement_in(const std::string& module_path) const {

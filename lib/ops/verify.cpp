@@ -87,12 +87,14 @@ class Verification {
 
   void read_base() {
     if (options_.base == nullptr) return;
-    report_.base_modules = list_modules(*options_.base);
-    settle_parameters(*report_.adapter, report_.base_modules,
+    const ModuleList stored = list_modules(*options_.base);
+    settle_parameters(*report_.adapter, stored,
                       options_.base->config ? options_.base->config->model_type : "");
+    report_.base_modules = stored;
     const bool is_transformers = options_.base->config && options_.base->config->is_transformers();
     try {
-      targets_ = resolve_targets(config_with_targets(), report_.base_modules, is_transformers);
+      targets_ = resolve_targets(config_with_targets(), stored, is_transformers);
+      report_.base_modules = replicate_layers(report_.adapter->config, stored);
     } catch (const Error& error) {
       // Nothing matches: every adapted module is then unexpected and reported as such.
       targets_.emplace();

@@ -60,8 +60,8 @@ inline void require_healthy(const VerifyReport& report) {
 inline void add_pair(TensorMap& tensors, const std::string& path, std::int64_t rank,
                      std::int64_t in, std::int64_t out) {
   const std::string key = "base_model.model." + path;
-  tensors[key + ".lora_A.weight"] = normal_tensor(key + "A", {rank, in}, 0.3);
-  tensors[key + ".lora_B.weight"] = normal_tensor(key + "B", {out, rank}, 0.3);
+  tensors[key + ".lora_A.weight"] = normal_tensor(key + "A", {rank, in}, 0.05);
+  tensors[key + ".lora_B.weight"] = normal_tensor(key + "B", {out, rank}, 0.05);
 }
 
 inline TensorMap pairs(std::initializer_list<std::string> paths, std::int64_t rank, std::int64_t in,

@@ -45,7 +45,11 @@ JsonObject heat_map_json(const HeatMap& map) {
     JsonArray cells;
     for (std::size_t column = 0; column < map.columns.size(); ++column) {
       const double value = map.values[row * map.columns.size() + column];
-      cells.push_back(std::isnan(value) ? Json() : Json(value));
+      if (std::isnan(value)) {
+        cells.emplace_back(nullptr);
+      } else {
+        cells.emplace_back(value);
+      }
     }
     rows.emplace_back(std::move(cells));
   }

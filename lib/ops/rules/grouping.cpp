@@ -69,7 +69,7 @@ std::string pattern_path(const LoraModule& module) {
   if (module.kind == LayerKind::parameter) return module.base_name;
   if (module.module_path.ends_with(projection))
     return module.module_path.substr(0, module.module_path.size() - projection.size());
-  return module.module_path;
+  return without_base_layers(module.module_path);
 }
 
 std::set<std::string> paths_of(const ModuleList& modules) {

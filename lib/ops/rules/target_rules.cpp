@@ -90,6 +90,9 @@ void dead_entries(const Subject& subject, Report& report) {
     report.add(std::to_string(dead.size()) + " of " +
                std::to_string(names == nullptr ? dead.size() : names->size()) +
                " target_modules entries match no module of the base: " + join_some(dead));
+  if (!subject.targets->dead_parameters.empty())
+    report.add("target_parameters entries match no parameter of the base: " +
+               join_some(subject.targets->dead_parameters));
   if (!subject.targets->lora.empty()) partial_coverage(subject, report);
 }
 

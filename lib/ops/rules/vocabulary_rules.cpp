@@ -157,11 +157,15 @@ void token_rows(const Subject& subject, Report& report) {
         std::any_of(adapter.config.modules_to_save.begin(), adapter.config.modules_to_save.end(),
                     [&](const std::string& entry) { return tokens.module_path.ends_with(entry); }))
       add(where + "is in modules_to_save and has trainable tokens; PEFT refuses both at once");
-    for (const ModuleInfo& info : subject.base_modules)
-      if (info.module_path == tokens.module_path && tokens.rows.shape.size() == 2 &&
-          info.out_features > 0 && tokens.rows.shape[1] != info.out_features)
+    for (const ModuleInfo& info : subject.base_modules) {
+      if (info.module_path != tokens.module_path || tokens.rows.shape.size() != 2) continue;
+      // A head has a row a token too; its width is that of its inputs.
+      const std::int64_t width =
+          info.kind == LayerKind::linear ? info.in_features : info.out_features;
+      if (width > 0 && tokens.rows.shape[1] != width)
         add(where + "token rows are " + std::to_string(tokens.rows.shape[1]) +
-            " wide, the base's " + std::to_string(info.out_features));
+            " wide, the base's " + std::to_string(width));
+    }
   }
   const Json* field = adapter.config.other.find("trainable_token_indices");
   const bool asks = field != nullptr && ((field->as_array() && !field->as_array()->empty()) ||

@@ -167,7 +167,7 @@ def save_model_card_like_peft(context: Context) -> None:
     def parts(path: pathlib.Path) -> tuple[list, list[str], str]:
         text = path.read_text(encoding="utf-8")
         _, matter, body = text.split("---\n", 2)
-        # The title names the adapter; PEFT leaves the template's placeholder there.
+        # The title names the adapter; PEFT leaves a name to be filled in there.
         headings = [line for line in body.splitlines() if line.startswith("##")]
         return list(yaml.safe_load(matter).items()), headings, body.rstrip().splitlines()[-1]
 

@@ -97,7 +97,7 @@ struct Adapter {
   std::vector<std::string> unclean_keys;  ///< as in the file, where not a clean peft_key
   /// The mapped weights file (safetensors), so that streaming passes can drop pages behind them.
   std::vector<std::shared_ptr<const MappedFile>> mappings;
-  std::vector<KeyProblem> problems;       ///< sorted by key
+  std::vector<KeyProblem> problems;  ///< sorted by key
 
   const LoraModule* find(std::string_view module_path) const;
   /// The folder whose manifest, probe and tokenizer belong to this adapter.
