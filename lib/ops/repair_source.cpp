@@ -112,8 +112,9 @@ class Reader {
 
   void find_weights() {
     std::vector<std::string> names;
+    std::error_code ignored;  // a link that leads nowhere is no file
     for (const fs::directory_entry& entry : fs::directory_iterator(source_.folder))
-      if (entry.is_regular_file() && is_weights_name(entry.path()))
+      if (entry.is_regular_file(ignored) && is_weights_name(entry.path()))
         names.push_back(entry.path().filename().string());
     std::sort(names.begin(), names.end());
     std::vector<std::string> empty;
@@ -153,7 +154,9 @@ class Reader {
     } catch (Error& error) {
       if (error.kind() == ErrorKind::malformed && error.hint().empty()) {
         const fs::path twin = file(kAdapterPickleName);
-        const bool has_twin = source_.weights != twin && fs::exists(twin) && !is_empty(twin);
+        std::error_code ignored;
+        const bool has_twin =
+            source_.weights != twin && fs::exists(twin, ignored) && !is_empty(twin);
         error.with_hint(
             has_twin ? "another copy lies beside it; to use that: lora repair " + twin.string()
                      : "what is not in the file cannot be brought back: copy or download "
@@ -206,6 +209,7 @@ class Reader {
 
   void list_others() {
     if (path_ == source_.weights) return;
+    std::error_code ignored;
     for (const fs::directory_entry& entry : fs::directory_iterator(source_.folder)) {
       const std::string name = entry.path().filename().string();
       const bool is_ours = name == source_.weights.filename() || name == kAdapterWeightsName ||
@@ -213,7 +217,7 @@ class Reader {
                            name == kManifestName;
       if (is_ours) continue;
       const bool is_companion =
-          entry.is_regular_file() &&
+          entry.is_regular_file(ignored) &&
           std::find(kCompanions.begin(), kCompanions.end(), name) != kCompanions.end();
       if (is_companion) {
         source_.companions.push_back(name);

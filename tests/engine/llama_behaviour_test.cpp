@@ -82,15 +82,15 @@ TEST_CASE("an adapter that does not fit lists every offender", "[engine]") {
                 [&] { golden.adapted(false); });
 }
 
-TEST_CASE("what the engine cannot compute is refused by name", "[engine]") {
+TEST_CASE("a magnitude that is no vector of the layer's outputs does not fit", "[engine]") {
   GoldenCase golden("llama_plain");
-  const std::string path = golden.adapter.modules[0].module_path;
   golden.adapter.modules[0].magnitude = golden.adapter.modules[0].a;
-  require_error(ErrorKind::unsupported, path + " (DoRA)", [&] { golden.adapted(false); });
-  golden.adapter.modules[0].magnitude.reset();
-  golden.adapter.modules[0].kind = LayerKind::embedding;
-  require_error(ErrorKind::unsupported, path + " (embedding)", [&] { golden.adapted(false); });
-  golden.adapter.modules[0].kind = LayerKind::linear;
+  require_error(ErrorKind::incompatible, "the magnitude of model.layers.0.mlp.down_proj",
+                [&] { golden.adapted(false); });
+}
+
+TEST_CASE("an initialisation that changed the base is refused by name", "[engine]") {
+  GoldenCase golden("llama_plain");
   golden.adapter.config.init_lora_weights = "pissa";
   require_error(ErrorKind::unsupported, "pissa", [&] { golden.adapted(false); });
 }

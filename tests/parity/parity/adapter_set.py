@@ -270,7 +270,6 @@ BROKEN: dict[str, Damage] = {
         ("LV302",),
         False,
     ),
-    "lora-only-biases-lost": ("bias lora_only, no bias in the file", "plain", edit_config(bias="lora_only", peft_version="0.19.1"), ("LV211",), False),
     "pattern-dead": ("a rank_pattern that matches nothing", "plain", edit_config(rank_pattern={"^q_proj": 4}), ("LV207",), False),
     "pattern-overlap": (
         "two patterns of different alpha on one module",

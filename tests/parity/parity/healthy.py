@@ -138,7 +138,7 @@ def train(model: torch.nn.Module) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             with torch.no_grad():
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.01)
 
 
 def write(folder: pathlib.Path, name: str, base: str, settings: dict[str, object], **save: object) -> tuple[str, str]:
