@@ -75,10 +75,14 @@ def deltalint_says(peers: pathlib.Path, adapters: Set, entry: Entry) -> str:
     source = BROKEN[entry.name][1] if entry.name in BROKEN else entry.name
     if source.endswith("-recorded") or source in ("wrong-base", "wider-base"):
         source = "plain"
+    try:
+        merged = merge_of(adapters, source)
+    except RuntimeError:
+        return "PEFT cannot merge it"
     done = subprocess.run(
         [
             sys.executable, "-m", "deltalint.cli", "check", "--base", adapters.folder / entry.base,
-            "--adapter", adapters.path(entry), "--merged", merge_of(adapters, source), "--json",
+            "--adapter", adapters.path(entry), "--merged", merged, "--json",
         ],
         capture_output=True,
         text=True,
@@ -90,7 +94,8 @@ def deltalint_says(peers: pathlib.Path, adapters: Set, entry: Entry) -> str:
         return f"{report.get('verdict') or report.get('status')} (exit {done.returncode})"
     except json.JSONDecodeError:
         last = done.stderr.strip().splitlines()[-1:] or [""]
-        return f"exit {done.returncode}: {last[0][:60]}".replace("|", "/")
+        words = last[0].replace(str(adapters.folder), "SET")
+        return f"exit {done.returncode}: {words[:60]}".replace("|", "/")
 
 
 def main() -> int:
