@@ -132,7 +132,7 @@ inline constexpr JsonStyle kPrettyStyle{2, false, false, true};
 /// byte position.
 Json parse_json(std::string_view text, std::string_view context);
 
-/// Reads a whole file; throws as parse_json and MappedFile::open do. Files above 1 GiB are refused.
+/// Reads a whole file; throws as parse_json and MappedFile::open do. Files above 8 MiB are refused.
 Json read_json_file(const std::filesystem::path& path);
 
 /// Numbers are spelled as Python's repr: integers plain, floats shortest round-trip with a point or
