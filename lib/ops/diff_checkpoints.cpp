@@ -10,6 +10,7 @@
 #include "checkpoint/natural_order.h"
 #include "lora/base/equal_bytes.h"
 #include "lora/base/parallel.h"
+#include "lora/base/read_ahead.h"
 #include "lora/checkpoint/checkpoint.h"
 #include "lora/ops/diff.h"
 #include "ops/diff_groups.h"
@@ -82,14 +83,16 @@ class Comparison {
   }
 
  private:
+  static std::span<const std::byte> part_of(const Tensor& tensor, std::int64_t first,
+                                            std::int64_t count) {
+    const std::size_t width = bits_of(tensor.dtype);
+    return tensor.bytes.subspan(static_cast<std::size_t>(first) * width / 8,
+                                static_cast<std::size_t>(count) * width / 8);
+  }
+
   void drop(const Tensor& a, const Tensor& b, std::int64_t first, std::int64_t count) const {
-    const auto part = [&](const Tensor& tensor) {
-      const std::size_t width = bits_of(tensor.dtype);
-      return tensor.bytes.subspan(static_cast<std::size_t>(first) * width / 8,
-                                  static_cast<std::size_t>(count) * width / 8);
-    };
-    drop_pages(a_.mappings, part(a));
-    drop_pages(b_.mappings, part(b));
+    drop_pages(a_.mappings, part_of(a, first, count));
+    drop_pages(b_.mappings, part_of(b, first, count));
   }
 
   // Equal tensors cost one comparison of their bytes; in changed ones it ends at the first change.
@@ -130,9 +133,21 @@ class Comparison {
     for (Common& tensor : common_)
       for (std::size_t piece = 0; piece < tensor.pieces.size(); ++piece)
         work.emplace_back(&tensor, static_cast<std::int64_t>(piece));
+    // Far enough ahead that the disk is busy while both files are compared.
+    constexpr std::size_t kAhead = 8;
+    const auto fetch = [&](std::size_t i) {
+      if (i >= work.size()) return;
+      const auto& [tensor, piece] = work[i];
+      const std::int64_t first = piece * kValuesAtOnce;
+      const std::int64_t count = std::min(kValuesAtOnce, tensor->a.numel() - first);
+      read_ahead(part_of(tensor->a, first, count));
+      read_ahead(part_of(tensor->b, first, count));
+    };
+    for (std::size_t i = 0; i < kAhead; ++i) fetch(i);
     std::atomic<std::uint64_t> done{0};
     parallel_for(work.size(), options_.threads, [&](std::size_t i) {
       options_.sinks.throw_if_cancelled();
+      fetch(i + kAhead);
       auto& [tensor, piece] = work[i];
       const std::int64_t first = piece * kValuesAtOnce;
       const std::int64_t count = std::min(kValuesAtOnce, tensor->a.numel() - first);

@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -29,17 +30,6 @@ int precision_of(DType dtype) {
 
 const std::byte* at(const Tensor& tensor, std::int64_t index) {
   return tensor.bytes.data() + static_cast<std::size_t>(index) * bits_of(tensor.dtype) / 8;
-}
-
-void widen_floats(const Tensor& tensor, std::int64_t first, std::span<float> out) {
-  const std::byte* source = at(tensor, first);
-  if (tensor.dtype == DType::f16) {
-    numbers::kernels().widen_f16(source, out.size(), out.data());
-  } else if (tensor.dtype == DType::bf16) {
-    numbers::kernels().widen_bf16(source, out.size(), out.data());
-  } else {
-    widen(tensor.dtype, source, out);
-  }
 }
 
 double sum_of(const std::array<double, 8>& lanes) {
@@ -111,18 +101,79 @@ class CarefulBlock {
   std::vector<std::byte> left_bits_, right_bits_;
 };
 
-// Four counters take turns, so that equal neighbours do not wait for each other.
-void count_steps(std::span<const std::uint32_t> steps, int dropped_bits, ValuePiece& piece) {
-  std::array<std::array<std::int64_t, 33>, 4> counts{};
-  std::size_t i = 0;
-  for (; i + 4 <= steps.size(); i += 4)
-    for (std::size_t lane = 0; lane < 4; ++lane)
-      counts[lane][static_cast<std::size_t>(std::bit_width(steps[i + lane]))] += 1;
-  for (; i < steps.size(); ++i) counts[0][static_cast<std::size_t>(std::bit_width(steps[i]))] += 1;
-  for (const auto& lane : counts)
-    for (std::size_t bits = 0; bits < lane.size(); ++bits)
-      piece.steps[bits == 0 ? 0 : bits - static_cast<std::size_t>(dropped_bits)] += lane[bits];
-}
+// A run of values of one dtype, up to kBlock long, through the kernels.
+class FastBlocks {
+ public:
+  FastBlocks(const Tensor& a, const Tensor& b) : a_(a), b_(b) {}
+
+  /// False when a value is not finite; nothing is counted then.
+  bool add(std::int64_t first, std::size_t count, ValuePiece& piece) {
+    const auto& kernels = numbers::compare_kernels();
+    const std::byte* left = at(a_, first);
+    const std::byte* right = at(b_, first);
+    std::array<std::int64_t, 33> reached{};
+    reached[0] = static_cast<std::int64_t>(count);
+    const bool is_wide = a_.dtype == DType::f32;
+    numbers::StepRange range;
+    if (is_wide) {
+      left_view_ = floats_at(left, count, left_);
+      right_view_ = floats_at(right, count, right_);
+      range = kernels.steps_32(left_view_, right_view_, count, steps_32_.data());
+    } else {
+      range = kernels.steps_16(left, right, count, steps_16_.data());
+    }
+    if (range.peak >= infinity_of(a_.dtype)) return false;
+    const int bits = static_cast<int>(std::bit_width(range.any));
+    // reached[k + 1]: pairs 2^k steps apart or more.
+    if (is_wide) {
+      kernels.count_32(steps_32_.data(), count, bits, &reached[1]);
+      kernels.compare_f32(left_view_, right_view_, count, sums_);
+    } else {
+      kernels.count_16(steps_16_.data(), count, bits, &reached[1]);
+      if (a_.dtype == DType::bf16) {
+        kernels.compare_bf16(left, right, count, sums_);
+      } else {
+        numbers::kernels().widen_f16(left, count, left_.data());
+        numbers::kernels().widen_f16(right, count, right_.data());
+        kernels.compare_f32(left_.data(), right_.data(), count, sums_);
+      }
+    }
+    piece.changed += reached[1];
+    for (std::size_t k = 0; k <= static_cast<std::size_t>(bits); ++k)
+      piece.steps[k] += reached[k] - (k < 32 ? reached[k + 1] : 0);
+    return true;
+  }
+
+  void finish(ValuePiece& piece) const {
+    piece.squares += sum_of(sums_.squares);
+    piece.squares_a += sum_of(sums_.squares_a);
+    piece.squares_b += sum_of(sums_.squares_b);
+    piece.largest = std::max(piece.largest, sums_.largest);
+  }
+
+ private:
+  static std::uint32_t infinity_of(DType dtype) {
+    if (dtype == DType::f32) return 0x7F800000;
+    return dtype == DType::f16 ? 0x7C00 : 0x7F80;
+  }
+
+  static const float* floats_at(const std::byte* data, std::size_t count,
+                                std::array<float, kBlock>& copy) {
+    if (reinterpret_cast<std::uintptr_t>(data) % alignof(float) == 0)
+      return reinterpret_cast<const float*>(data);
+    std::memcpy(copy.data(), data, count * sizeof(float));
+    return copy.data();
+  }
+
+  const Tensor& a_;
+  const Tensor& b_;
+  numbers::Comparison sums_;
+  const float* left_view_ = nullptr;
+  const float* right_view_ = nullptr;
+  std::array<float, kBlock> left_, right_;
+  std::array<std::int16_t, kBlock> steps_16_;
+  std::array<std::int32_t, kBlock> steps_32_;
+};
 
 }  // namespace
 
@@ -131,33 +182,15 @@ DType coarser_of(DType a, DType b) { return precision_of(a) <= precision_of(b) ?
 ValuePiece compare_values(const Tensor& a, const Tensor& b, std::int64_t first,
                           std::int64_t count) {
   ValuePiece piece;
-  numbers::Comparison sums;
   const DType coarser = coarser_of(a.dtype, b.dtype);
   const bool has_kernels = a.dtype == b.dtype && a.dtype != DType::f64;
-  std::array<float, kBlock> left, right;
-  std::array<std::uint32_t, kBlock> steps;
+  FastBlocks blocks(a, b);
   for (std::int64_t start = first; start < first + count; start += kBlock) {
     const auto size = static_cast<std::size_t>(std::min(kBlock, first + count - start));
-    if (has_kernels) {
-      widen_floats(a, start, std::span(left.data(), size));
-      widen_floats(b, start, std::span(right.data(), size));
-      numbers::Comparison next = sums;
-      numbers::compare_kernels().compare(left.data(), right.data(), size, next, steps.data());
-      if (!next.has_non_finite) {
-        sums = next;
-        if (a.dtype == DType::f16)
-          numbers::compare_kernels().half_steps(at(a, start), at(b, start), size, steps.data());
-        count_steps(std::span(steps.data(), size), a.dtype == DType::bf16 ? 16 : 0, piece);
-        continue;
-      }
-    }
+    if (has_kernels && blocks.add(start, size, piece)) continue;
     CarefulBlock(a, b, coarser, start, size).add_to(piece);
   }
-  piece.squares += sum_of(sums.squares);
-  piece.squares_a += sum_of(sums.squares_a);
-  piece.squares_b += sum_of(sums.squares_b);
-  piece.largest = std::max(piece.largest, sums.largest);
-  piece.changed += sums.changed;
+  blocks.finish(piece);
   return piece;
 }
 

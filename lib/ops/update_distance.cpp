@@ -22,13 +22,14 @@ constexpr double kSingular = 1e-12;
 // Gram matrices of one factor in two adapters, and across them.
 struct PairSums {
   Matrix first, second, across;
+
+  // A square of a value that is not finite is not finite either, and no sum hides it.
+  bool is_finite() const { return first.diagonal().allFinite() && second.diagonal().allFinite(); }
 };
 
 struct Factors {
   MatrixView first, second;
   Side side;
-
-  bool is_finite = true;
 
   Factors(const Tensor& x, const Tensor& y, Side s) : first(x), second(y), side(s) {}
 
@@ -36,9 +37,8 @@ struct Factors {
   template <typename Use>
   void walk(Use&& use) {
     const std::int64_t length = length_of(first, side);
-    const auto rows = [&](const MatrixView& m) { return side == Side::rows ? m.rows : length; };
-    RunReader left_reader(first, 0, rows(first));
-    RunReader right_reader(second, 0, rows(second));
+    RunReader left_reader(first);
+    RunReader right_reader(second);
     Panel left(numbers::rank_of(first, side));
     Panel right(numbers::rank_of(second, side));
     const std::int64_t step = std::min(left.capacity(), right.capacity());
@@ -48,8 +48,6 @@ struct Factors {
       right.fill(second, side, k, count, right_reader);
       use(left, right);
     }
-    is_finite =
-        left_reader.finish().first_non_finite < 0 && right_reader.finish().first_non_finite < 0;
   }
 
   PairSums sums() {
@@ -131,7 +129,7 @@ void add_thin(const UpdateFactor& x, const UpdateFactor& y, Sums& total, UpdateD
   Factors b(x.b, y.b, Side::columns);
   const PairSums sums_a = a.sums();
   const PairSums sums_b = b.sums();
-  if (!a.is_finite || !b.is_finite) {
+  if (!sums_a.is_finite() || !sums_b.is_finite()) {
     total.squares_a = std::numeric_limits<double>::quiet_NaN();
     return;
   }

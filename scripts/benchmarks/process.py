@@ -16,6 +16,7 @@ class Usage:
     seconds: float
     peak_bytes: int  # resident; never below this driver's own, which is about 15 MB
     output: str
+    code: int = 0
 
 
 @dataclasses.dataclass
@@ -51,7 +52,7 @@ class Bench:
             text = output.read()
             if process.returncode not in codes:
                 raise SystemExit(f"{' '.join(words)} ended with {process.returncode}\n{text}{errors.read()}")
-        return Usage(seconds, resources.ru_maxrss * 1024, text)
+        return Usage(seconds, resources.ru_maxrss * 1024, text, process.returncode)
 
     def python(self, script: str, *arguments: object) -> tuple[object, ...]:
         """The command that runs a peer's script of this folder."""

@@ -98,6 +98,9 @@ TEST_CASE("every level multiplies tiles of f32 values to the same bits") {
   }
 }
 
+// A step less 2^31, as the kernels write it.
+std::int32_t stored(std::uint32_t step) { return static_cast<std::int32_t>(step ^ 0x80000000U); }
+
 TEST_CASE("every level compares pairs to the same bits and counts steps between values") {
   const std::vector<float> a = sample_values(203);
   std::vector<float> b = a;
@@ -105,24 +108,78 @@ TEST_CASE("every level compares pairs to the same bits and counts steps between 
   b[100] = -b[100];
   b[11] = -0.0F;
   b[202] += 1;
+  const std::uint32_t across = 2 * (std::bit_cast<std::uint32_t>(a[100]) & 0x7FFFFFFFU);
   CompareKernels plain = available_compare_kernels().front();
   Comparison expected;
-  std::vector<std::uint32_t> steps(a.size()), other(a.size());
-  plain.compare(a.data(), b.data(), a.size(), expected, steps.data());
-  REQUIRE(expected.changed == 3);
-  REQUIRE(steps[3] == 1);
-  REQUIRE(steps[11] == 0);
-  REQUIRE(steps[100] == 2 * (std::bit_cast<std::uint32_t>(a[100]) & 0x7FFFFFFFU));
+  std::vector<std::int32_t> steps(a.size()), other(a.size());
+  plain.compare_f32(a.data(), b.data(), a.size(), expected);
+  const StepRange range = plain.steps_32(a.data(), b.data(), a.size(), steps.data());
+  REQUIRE(steps[3] == stored(1));
+  REQUIRE(steps[11] == stored(0));
+  REQUIRE(steps[100] == stored(across));
+  REQUIRE((range.any & across) == across);
   REQUIRE(expected.largest == std::fabs(double{a[202]} - double{b[202]}));
   for (const CompareKernels& level : available_compare_kernels()) {
     INFO(level.name);
     Comparison sums;
-    level.compare(a.data(), b.data(), a.size(), sums, other.data());
+    level.compare_f32(a.data(), b.data(), a.size(), sums);
     REQUIRE(sums.squares == expected.squares);
+    REQUIRE(sums.squares_a == expected.squares_a);
     REQUIRE(sums.squares_b == expected.squares_b);
     REQUIRE(sums.largest == expected.largest);
-    REQUIRE(sums.changed == expected.changed);
+    const StepRange same = level.steps_32(a.data(), b.data(), a.size(), other.data());
     REQUIRE(other == steps);
+    REQUIRE(same.any == range.any);
+    REQUIRE(same.peak == range.peak);
+    std::array<std::int64_t, 32> reached{};
+    level.count_32(steps.data(), steps.size(), 32, reached.data());
+    for (int bit = 0; bit < 32; ++bit) {
+      const auto far = std::count_if(steps.begin(), steps.end(),
+                                     [&](std::int32_t s) { return s >= stored(1U << bit); });
+      REQUIRE(reached[static_cast<std::size_t>(bit)] == far);
+    }
+    REQUIRE(reached[0] == 3);
+  }
+}
+
+TEST_CASE("every level compares pairs of BF16 as it compares the same values in F32") {
+  const std::vector<float> values = sample_values(2 * 1035);
+  std::vector<std::byte> halves(2 * values.size());
+  narrow(std::span<const float>(values), DType::bf16, halves.data());
+  std::vector<float> wide(values.size());
+  widen(DType::bf16, halves.data(), std::span(wide));
+  const std::size_t count = 1035;
+  const std::byte* a = halves.data();
+  const std::byte* b = a + 2 * count;
+  Comparison expected;
+  available_compare_kernels().front().compare_f32(wide.data(), wide.data() + count, count,
+                                                  expected);
+  std::vector<std::int32_t> far(count);
+  available_compare_kernels().front().steps_32(wide.data(), wide.data() + count, count, far.data());
+  for (const CompareKernels& level : available_compare_kernels()) {
+    INFO(level.name);
+    Comparison sums;
+    level.compare_bf16(a, b, count, sums);
+    REQUIRE(sums.squares == expected.squares);
+    REQUIRE(sums.squares_a == expected.squares_a);
+    REQUIRE(sums.squares_b == expected.squares_b);
+    REQUIRE(sums.largest == expected.largest);
+    std::vector<std::int16_t> steps(count);
+    const StepRange range = level.steps_16(a, b, count, steps.data());
+    std::uint32_t any = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::uint32_t step = (static_cast<std::uint32_t>(far[i]) ^ 0x80000000U) >> 16;
+      REQUIRE((static_cast<std::uint16_t>(steps[i]) ^ 0x8000U) == step);
+      any |= step;
+    }
+    REQUIRE(range.any == any);
+    std::array<std::int64_t, 16> reached{};
+    level.count_16(steps.data(), count, 16, reached.data());
+    for (int bit = 0; bit < 16; ++bit)
+      REQUIRE(reached[static_cast<std::size_t>(bit)] ==
+              std::count_if(steps.begin(), steps.end(), [&](std::int16_t s) {
+                return (static_cast<std::uint16_t>(s) ^ 0x8000U) >= (1U << bit);
+              }));
   }
 }
 

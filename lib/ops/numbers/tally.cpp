@@ -73,11 +73,14 @@ const std::byte* MatrixView::at(std::int64_t row, std::int64_t column) const {
 }
 
 RunReader::RunReader(const MatrixView& matrix, std::int64_t first_row, std::int64_t rows)
-    : matrix_(matrix), smallest_normal_(smallest_normal_of(matrix.dtype)) {
+    : matrix_(matrix), smallest_normal_(smallest_normal_of(matrix.dtype)), has_tally_(true) {
   tally_.scan.shift = matrix.shift;
   tally_.first_row = first_row;
   if (matrix.has_rows) tally_.is_used.assign(static_cast<std::size_t>(rows), 0);
 }
+
+RunReader::RunReader(const MatrixView& matrix)
+    : matrix_(matrix), smallest_normal_(smallest_normal_of(matrix.dtype)), has_tally_(false) {}
 
 template <typename T>
 void RunReader::count_run(const T* values, std::int64_t row, std::int64_t column,
@@ -127,7 +130,7 @@ const T* RunReader::take(std::int64_t row, std::int64_t column, std::int64_t cou
     }
     values = floats_.data();
   }
-  count_run(values, row, column, count);
+  if (has_tally_) count_run(values, row, column, count);
   return values;
 }
 

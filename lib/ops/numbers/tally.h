@@ -37,6 +37,8 @@ struct Tally {
 class RunReader {
  public:
   RunReader(const MatrixView& matrix, std::int64_t first_row, std::int64_t rows);
+  /// Widens only.
+  explicit RunReader(const MatrixView& matrix);
 
   /// `count` values from [row, column] on: a part of one row, or whole rows from column 0. The
   /// result is valid until the next call. T is double for f64 and float otherwise.
@@ -52,6 +54,7 @@ class RunReader {
   const MatrixView& matrix_;
   Tally tally_;
   float smallest_normal_;
+  bool has_tally_;
   std::vector<float> floats_;
   std::vector<double> doubles_;
 };

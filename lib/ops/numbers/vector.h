@@ -41,6 +41,32 @@ struct Register {
   typedef std::int32_t Ints __attribute__((vector_size(Bytes / 2)));
   typedef std::uint32_t Words __attribute__((vector_size(Bytes / 2)));
   typedef std::uint16_t LooseHalves __attribute__((vector_size(Bytes / 4), aligned(1), may_alias));
+  // Twice as many values: a register of floats, and two of doubles.
+  typedef double DoublePairs __attribute__((vector_size(2 * Bytes)));
+  typedef float FullFloats __attribute__((vector_size(Bytes)));
+  typedef float LooseFullFloats __attribute__((vector_size(Bytes), aligned(1), may_alias));
+  typedef std::uint32_t FullWords __attribute__((vector_size(Bytes)));
+  typedef std::uint16_t LooseFullHalves
+      __attribute__((vector_size(Bytes / 2), aligned(1), may_alias));
 };
+
+/// Widens a register of floats to two of doubles. GCC 12 needs this many values at once to find the
+/// instruction that does it.
+template <int Bytes>
+LORA_INLINE void widen_pair(const typename Register<Bytes>::FullFloats& x,
+                            typename Register<Bytes>::Doubles& low,
+                            typename Register<Bytes>::Doubles& high) {
+  const auto wide = __builtin_convertvector(x, typename Register<Bytes>::DoublePairs);
+  if constexpr (Bytes == 16) {
+    low = __builtin_shufflevector(wide, wide, 0, 1);
+    high = __builtin_shufflevector(wide, wide, 2, 3);
+  } else if constexpr (Bytes == 32) {
+    low = __builtin_shufflevector(wide, wide, 0, 1, 2, 3);
+    high = __builtin_shufflevector(wide, wide, 4, 5, 6, 7);
+  } else {
+    low = __builtin_shufflevector(wide, wide, 0, 1, 2, 3, 4, 5, 6, 7);
+    high = __builtin_shufflevector(wide, wide, 8, 9, 10, 11, 12, 13, 14, 15);
+  }
+}
 
 }  // namespace lora::numbers
