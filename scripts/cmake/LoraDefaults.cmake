@@ -30,7 +30,7 @@ target_compile_options(lora_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow 
 # 105651 and 105329).
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   target_compile_options(lora_options INTERFACE -Wno-restrict -Wno-stringop-overflow
-    -Wno-array-bounds)
+    -Wno-stringop-overread -Wno-array-bounds)
 endif()
 if(LORA_WERROR)
   target_compile_options(lora_options INTERFACE -Werror)
