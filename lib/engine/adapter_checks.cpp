@@ -10,23 +10,14 @@
 namespace lora::engine {
 namespace {
 
-// Initialisations whose adapters only make sense on a base that they changed first.
-constexpr std::array<std::string_view, 5> kBaseChanging = {"pissa", "olora", "corda", "loftq",
-                                                           "lora_ga"};
-
 // Members of adapter_config.json that change the arithmetic of every layer when they are set.
 constexpr std::array<std::string_view, 5> kOtherArithmetic = {
     "layer_replication", "alora_invocation_tokens", "arrow_config", "kasa_config", "use_bdlora"};
 
 void refuse_base_changing(const Adapter& adapter) {
-  const std::string* init = adapter.config.init_lora_weights.as_string();
-  const bool changes_base =
-      init != nullptr &&
-      std::any_of(kBaseChanging.begin(), kBaseChanging.end(),
-                  [&](std::string_view name) { return init->starts_with(name); });
-  if (changes_base)
+  if (const std::string init = base_changing_init(adapter.config); !init.empty())
     throw Error(ErrorKind::unsupported,
-                "loading an adapter with init_lora_weights \"" + *init +
+                "loading an adapter with init_lora_weights \"" + init +
                     "\": its base was changed at initialisation, expected a plain LoRA adapter")
         .in_file(adapter.path.string())
         .with_hint(

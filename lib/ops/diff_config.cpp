@@ -45,14 +45,6 @@ std::string_view effect_of(std::string_view field) {
   return found == std::end(kEffects) ? std::string_view() : found->second;
 }
 
-// Of the initialisations only these rewrite the base weights when the adapter is loaded; the others
-// leave a saved adapter as it is.
-bool rewrites_base(const Json* init) {
-  const std::string* name = init == nullptr ? nullptr : init->as_string();
-  return name != nullptr && (name->starts_with("pissa") || *name == "olora" || *name == "corda" ||
-                             *name == "loftq" || *name == "lora_ga");
-}
-
 // Sets are written in no particular order by PEFT.
 Json normalised(const std::string& field, Json value) {
   if (field != "target_modules" && field != "exclude_modules" && field != "modules_to_save" &&
@@ -81,8 +73,9 @@ std::vector<FieldDifference> diff_fields(const AdapterConfig& a, const AdapterCo
     };
     FieldDifference difference{name, text(left), text(right), std::string(effect_of(name))};
     if (difference.a == difference.b) continue;
-    if (name == "init_lora_weights" && !rewrites_base(left.find(name)) &&
-        !rewrites_base(right.find(name)))
+    // The other initialisations leave a saved adapter as it is.
+    if (name == "init_lora_weights" && base_changing_init(a).empty() &&
+        base_changing_init(b).empty())
       difference.effect.clear();
     differences.push_back(std::move(difference));
   }

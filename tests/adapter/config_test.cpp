@@ -224,5 +224,26 @@ TEST_CASE("a pattern key that is no expression is refused when it is used") {
   testing::require_error(ErrorKind::usage, "q(", [&] { rank_of(config, "q"); });
 }
 
+TEST_CASE(
+    "initialisations that change the base are told from those that do not, as PEFT compares") {
+  AdapterConfig config;
+  REQUIRE(base_changing_init(config).empty());
+  for (const char* init : {"pissa", "pissa_niter_16", "corda", "olora", "OLoRA", "loftq"}) {
+    config.init_lora_weights = init;
+    REQUIRE(base_changing_init(config) == init);
+    REQUIRE(changes_base_on_load(config));
+  }
+  config.init_lora_weights = "lora_ga";
+  REQUIRE(base_changing_init(config) == "lora_ga");
+  REQUIRE(!changes_base_on_load(config));
+  for (const char* init : {"gaussian", "eva", "orthogonal", "mica", "olora_2", "PISSA"}) {
+    config.init_lora_weights = init;
+    REQUIRE(base_changing_init(config).empty());
+    REQUIRE(!changes_base_on_load(config));
+  }
+  config.init_lora_weights = false;
+  REQUIRE(base_changing_init(config).empty());
+}
+
 }  // namespace
 }  // namespace lora

@@ -189,6 +189,38 @@ TEST_CASE("what cannot be trained here is refused by name") {
   refuses(ErrorKind::usage, "--dropout", [](AdapterConfig& c) { c.dropout = 1; });
 }
 
+TEST_CASE("LoRA on what the engine has no trainable layer for is refused by name and kind") {
+  const auto refuses = [](LayerKind kind, const char* part) {
+    ResolvedTargets targets = one_linear(400, 300);
+    ModuleInfo other = targets.lora[0];
+    other.module_path = "block.other";
+    other.kind = kind;
+    targets.lora.push_back(other);
+    require_error(ErrorKind::unsupported, part,
+                  [&] { create_adapter({}, targets, Checkpoint{}, "default", 0); });
+  };
+  refuses(LayerKind::convolution, "block.other is a convolution, expected linear layers");
+  refuses(LayerKind::attention, "block.other is a fused attention (nn.MultiheadAttention)");
+  refuses(LayerKind::parameter, "block.other is a bare parameter");
+  refuses(LayerKind::norm, "block.other is a norm");
+  refuses(LayerKind::other, "block.other is no layer with a matrix");
+  ResolvedTargets targets = one_linear(400, 300);
+  targets.parameters = {{"mlp.experts", "mlp.experts.down_proj", {2, 4, 3}}};
+  require_error(ErrorKind::unsupported, "mlp.experts.down_proj is a bare parameter",
+                [&] { create_adapter({}, targets, Checkpoint{}, "default", 0); });
+  for (const LayerKind kind : {LayerKind::linear, LayerKind::conv1d, LayerKind::embedding}) {
+    targets = one_linear(400, 300);
+    targets.lora[0].kind = kind;
+    REQUIRE(create_adapter({}, targets, Checkpoint{}, "default", 0).tensors.size() == 2);
+  }
+}
+
+TEST_CASE("a MiCA adapter is not continued: its B is not trained") {
+  Adapter adapter;
+  adapter.config.init_lora_weights = Json("mica");
+  require_error(ErrorKind::unsupported, "'mica' keeps B", [&] { check_continuable(adapter); });
+}
+
 TEST_CASE("an adapter whose initialisation rewrote its base is not continued") {
   AdapterConfig config;
   config.init_lora_weights = Json("pissa_niter_4");

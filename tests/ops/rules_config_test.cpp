@@ -76,7 +76,7 @@ TEST_CASE("LV203: factors of two ranks are named") {
 TEST_CASE("LV212: initialisations that rewrite the base are warnings") {
   VerifyCase sample;
   AdapterConfig config = sample_config();
-  for (const char* init : {"pissa", "pissa_niter_4", "olora", "corda"}) {
+  for (const char* init : {"pissa", "pissa_niter_4", "olora", "OLoRA", "corda"}) {
     config.init_lora_weights = init;
     require_rule(sample.run(config, sample_tensors()), "LV212", Severity::warning, init);
   }

@@ -1,10 +1,12 @@
 #include "engine/train/adapter_init.h"
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <utility>
 #include <vector>
 
+#include "lora/adapter/config_check.h"
 #include "lora/base/error.h"
 #include "lora/base/random.h"
 
@@ -153,6 +155,42 @@ void add_base_parameters(TensorMap& tensors, const AdapterConfig& config,
   }
 }
 
+std::string kind_without_training(LayerKind kind) {
+  switch (kind) {
+    case LayerKind::linear:
+    case LayerKind::conv1d:
+    case LayerKind::embedding:
+      return {};
+    case LayerKind::convolution:
+      return "a convolution";
+    case LayerKind::attention:
+      return "a fused attention (nn.MultiheadAttention)";
+    case LayerKind::parameter:
+      return "a bare parameter";
+    case LayerKind::norm:
+      return "a norm";
+    case LayerKind::other:
+      break;
+  }
+  return "no layer with a matrix";
+}
+
+void refuse_other_kinds(const ResolvedTargets& targets) {
+  std::string found;
+  const auto add = [&](const std::string& name, const std::string& kind) {
+    found += (found.empty() ? "" : ", ") + name + " is " + kind;
+  };
+  for (const ModuleInfo& module : targets.lora)
+    if (const std::string kind = kind_without_training(module.kind); !kind.empty())
+      add(module.module_path, kind);
+  for (const ParameterTarget& parameter : targets.parameters)
+    add(parameter.base_name, kind_without_training(LayerKind::parameter));
+  if (!found.empty())
+    throw Error(ErrorKind::unsupported, "cannot train LoRA on every target: " + found +
+                                            ", expected linear layers and embeddings")
+        .with_hint("leave them out with --target-modules, or train them with PEFT");
+}
+
 void refuse_variants(const AdapterConfig& config, bool is_mlp) {
   const auto refuse = [](const std::string& what) {
     throw Error(ErrorKind::unsupported,
@@ -218,6 +256,7 @@ void set_weight_layout(AdapterConfig& config, const ResolvedTargets& targets) {
 
 Adapter create_adapter(const AdapterConfig& config, const ResolvedTargets& targets,
                        const Checkpoint& base, const std::string& init, std::uint64_t seed) {
+  refuse_other_kinds(targets);
   TensorMap tensors;
   for (const ModuleInfo& module : targets.lora) {
     const std::int64_t rank = rank_of(config, module.module_path);
@@ -244,14 +283,17 @@ void check_continuable(const Adapter& adapter) {
         .in_file(adapter.weights_path.string())
         .in_tensor(first.key);
   }
-  if (const std::string* init = adapter.config.init_lora_weights.as_string())
-    for (const char* rewriting : {"pissa", "olora", "corda", "loftq", "lora_ga", "mica"})
-      if (init->starts_with(rewriting))
-        throw Error(ErrorKind::unsupported, "cannot continue adapter " + adapter.path.string() +
-                                                ": init_lora_weights '" + *init +
-                                                "' rewrites the base when it is loaded")
-            .in_file(adapter.path.string())
-            .with_hint("convert it to a plain LoRA adapter with PEFT first");
+  const auto refuse_init = [&](const std::string& reason) {
+    throw Error(ErrorKind::unsupported,
+                "cannot continue adapter " + adapter.path.string() + ": " + reason)
+        .in_file(adapter.path.string())
+        .with_hint("convert it to a plain LoRA adapter with PEFT first");
+  };
+  if (const std::string init = base_changing_init(adapter.config); !init.empty())
+    refuse_init("init_lora_weights '" + init + "' rewrites the base when it is loaded");
+  if (const std::vector<std::string> active = active_variants(adapter.config);
+      std::find(active.begin(), active.end(), "init_lora_weights=mica") != active.end())
+    refuse_init("init_lora_weights 'mica' keeps B as it was drawn, expected both factors to train");
   refuse_variants(adapter.config, false);
 }
 

@@ -27,13 +27,15 @@ void set_weight_layout(AdapterConfig& config, const ResolvedTargets& targets);
 /// New factors with the distributions of TrainOptions::init, drawn with CounterRandom from the seed
 /// and the tensor's peft_key, so that neither order nor threads matter; copies of the base's
 /// parameters for modules_to_save and trained biases; DoRA magnitudes are the norms of the base's
-/// weights (factors start as a no-op), a lora_bias is zero. Throws Error(incompatible) when nothing
-/// would be trainable.
+/// weights (factors start as a no-op), a lora_bias is zero. Throws Error(unsupported) that names
+/// targets of other kinds (convolutions, fused attention, bare parameters), Error(incompatible)
+/// when nothing would be trainable.
 Adapter create_adapter(const AdapterConfig& config, const ResolvedTargets& targets,
                        const Checkpoint& base, const std::string& init, std::uint64_t seed);
 
 /// Throws Error(incompatible) for keys without meaning and Error(unsupported) for an initialisation
-/// that rewrites the base (PiSSA and its like): such an adapter cannot simply be continued.
+/// that rewrites the base (PiSSA and its like) or freezes a factor (MiCA): such an adapter cannot
+/// simply be continued.
 void check_continuable(const Adapter& adapter);
 
 }  // namespace lora::engine

@@ -27,15 +27,6 @@ std::string architecture_of(const Checkpoint& checkpoint) {
   return checkpoint.config ? checkpoint.config->architecture : std::string();
 }
 
-// Initialisations that rewrite the base each time the adapter is loaded.
-std::string rewriting_init(const AdapterConfig& config) {
-  const std::string* init = config.init_lora_weights.as_string();
-  if (init == nullptr) return {};
-  for (const char* name : {"pissa", "olora", "corda", "loftq"})
-    if (init->starts_with(name)) return *init;
-  return {};
-}
-
 class Planner {
  public:
   Planner(const Adapter& adapter, const Checkpoint& base, const Checkpoint& merged)
@@ -45,6 +36,10 @@ class Planner {
 
   Plan run() {
     for (const auto& [name, tensor] : base_.tensors) target_of(name);
+    // A head that the base ties and the merge unties: PEFT leaves the base's matrix there when
+    // modules_to_save replaces the embedding alone.
+    for (const auto& [alias, canonical] : base_.aliases)
+      if (merged_.tensors.contains(alias)) target_of(alias);
     for (const auto& [name, tensor] : adapter_.replacements) replace(name, tensor);
     // PEFT merges in the order of the modules, where the embedding comes before the head tied to
     // it.
@@ -115,7 +110,6 @@ class Planner {
       return;
     }
     if (!target->misshaped.empty() || !target->not_replayed.empty()) return;
-    const std::string init = rewriting_init(adapter_.config);
     const auto kind = kinds_.find(module.module_path);
     LayerKind base_kind = kind == kinds_.end() ? LayerKind::other : kind->second;
     // Without a class to ask, the configuration is the only word about a square weight.
@@ -123,8 +117,9 @@ class Planner {
       base_kind = LayerKind::conv1d;
     std::string problem;
     std::vector<Block> blocks = blocks_of(module, base_kind, *target, problem);
-    if (!init.empty())
-      problem = "init_lora_weights \"" + init + "\" rewrites the base before the update is added";
+    if (changes_base_on_load(adapter_.config))
+      problem = "init_lora_weights \"" + base_changing_init(adapter_.config) +
+                "\" rewrites the base before the update is added";
     const Json* replication = adapter_.config.other.find("layer_replication");
     if (replication != nullptr && !replication->is_null())
       problem = "layer_replication rebuilds the layers before the update is added";

@@ -133,20 +133,16 @@ void scale_unproven(const Subject& subject, Report& report) {
   report.add(std::move(message));
 }
 
-bool rewrites_base(const std::string& init) {
-  return init.starts_with("pissa") || init.starts_with("corda") || init == "olora" ||
-         init == "loftq" || init == "lora_ga";
-}
-
 void init_rewrites_base(const Subject& subject, Report& report) {
-  const std::string* init = subject.adapter.config.init_lora_weights.as_string();
-  if (init == nullptr || !rewrites_base(*init)) return;
-  std::string message = "init_lora_weights is \"" + *init +
+  const std::string init = base_changing_init(subject.adapter.config);
+  if (init.empty()) return;
+  std::string message = "init_lora_weights is \"" + init +
                         "\": this adapter belongs to a base that the initialisation modified; "
                         "merged or run as a plain LoRA it gives wrong weights";
-  if (init->starts_with("pissa_niter_"))
+  if (init.starts_with("pissa_niter_"))
     message += ", and its randomised SVD does not even repeat in PEFT";
-  if (*init == "lora_ga") message += "; PEFT itself leaves the modification out on reload";
+  if (!changes_base_on_load(subject.adapter.config))
+    message += "; PEFT itself leaves the modification out on reload";
   report.add(std::move(message));
 }
 

@@ -93,6 +93,15 @@ std::string dump_adapter_config(const AdapterConfig& config);
 /// written by another program) or not of that form.
 std::optional<std::pair<int, int>> peft_release(const AdapterConfig& config);
 
+/// init_lora_weights when it names an initialisation that subtracts the first factors from the
+/// base's weights (pissa, pissa_niter_N, corda, olora, loftq, lora_ga; spelled as PEFT compares
+/// them): such an adapter belongs to the changed base. Empty for every other initialisation.
+std::string base_changing_init(const AdapterConfig& config);
+
+/// Whether PEFT repeats that change each time the adapter is loaded. It does so for all of them but
+/// lora_ga, whose gradients exist only while the adapter is made.
+bool changes_base_on_load(const AdapterConfig& config);
+
 /// Pattern look-up as PEFT does: the first key k in the order of the list with
 /// re.match("(.*\.)?(k)$", module_path), else `r` / `lora_alpha`. Throws Error(usage) for a key
 /// that is no valid regular expression.
