@@ -61,7 +61,7 @@ void strip_wrappers(Parts& parts, ParsedKey& key) {
     parts.erase(parts.begin(), parts.begin() + 2);
     key.has_peft_prefix = true;
   }
-  if (parts.size() > 1 && parts.front() == "module") take_front(parts, key.wrappers);
+  while (parts.size() > 1 && parts.front() == "module") take_front(parts, key.wrappers);
 }
 
 class Grammar {
@@ -206,14 +206,33 @@ std::string_view suffix_of(KeyRole role) {
   return "";
 }
 
-}  // namespace
-
-ParsedKey parse_key(std::string_view name) {
+ParsedKey parse_once(std::string_view name) {
   ParsedKey key;
   Parts parts = split(name);
   strip_wrappers(parts, key);
   Grammar(parts, key).run();
   return key;
+}
+
+}  // namespace
+
+// What is taken off can leave a name that reads otherwise (a module called lora_embedding_A inside
+// modules_to_save). Such a name means what its clean form means, so that a file that was read and
+// written again means the same.
+ParsedKey parse_key(std::string_view name) {
+  ParsedKey key = parse_once(name);
+  std::string clean = to_peft_key(key);
+  if (clean == name) return key;
+  while (true) {
+    ParsedKey again = parse_once(clean);
+    std::string cleaner = to_peft_key(again);
+    if (cleaner.size() >= clean.size()) return key;
+    again.has_peft_prefix = key.has_peft_prefix;
+    again.wrappers.insert(again.wrappers.begin(), key.wrappers.begin(), key.wrappers.end());
+    if (!key.adapter_name.empty()) again.adapter_name = key.adapter_name;
+    key = std::move(again);
+    clean = std::move(cleaner);
+  }
 }
 
 std::string to_peft_key(const ParsedKey& key) {

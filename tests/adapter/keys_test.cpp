@@ -122,7 +122,7 @@ TEST_CASE("wrappers are stripped where they can be, `module` only at the front")
       {"module.q.lora_A.weight", {"module"}, "q", false},
       {"base_model.model.a.module.q.lora_A.weight", {}, "a.module.q", true},
       {"a.module.q.lora_A.weight", {}, "a.module.q", false},
-      {"base_model.model.module.module.q.lora_A.weight", {"module"}, "module.q", true},
+      {"base_model.model.module.module.q.lora_A.weight", {"module", "module"}, "q", true},
       {"base_model.modelx.q.lora_A.weight", {}, "base_model.modelx.q", false},
   };
   for (const Wrapped& row : rows) {
@@ -164,6 +164,35 @@ TEST_CASE("odd names are taken apart without harm") {
     INFO(name);
     const ParsedKey key = parse_key(name);
     CHECK(to_peft_key(key) == to_peft_key(parse_key(to_peft_key(key))));
+  }
+}
+
+TEST_CASE("cleaning is idempotent, also for a module called like a wrapper") {
+  for (const char* name : {"base_model.model.module.module.x.lora_A.weight",
+                           "module.module.x.weight", "base_model.model.module.module.weight"}) {
+    const ParsedKey key = parse_key(name);
+    REQUIRE(key.wrappers.size() == 2);
+    REQUIRE(to_peft_key(parse_key(to_peft_key(key))) == to_peft_key(key));
+  }
+  REQUIRE(to_peft_key(parse_key("base_model.model.module.module.x.lora_A.weight")) ==
+          "base_model.model.x.lora_A.weight");
+  // Every sequence of up to five components that mean something somewhere.
+  const std::vector<std::string> parts{"base_model", "model",           "module", "_orig_mod",
+                                       "x",          "lora_A",          "weight", "default",
+                                       "base_layer", "modules_to_save", "bias"};
+  std::vector<std::string> names{""};
+  for (int length = 0; length < 5; ++length) {
+    std::vector<std::string> longer;
+    for (const std::string& name : names)
+      for (const std::string& part : parts)
+        longer.push_back(name.empty() ? part : name + "." + part);
+    for (const std::string& name : longer) {
+      const std::string clean = to_peft_key(parse_key(name));
+      const ParsedKey again = parse_key(clean);
+      if (to_peft_key(again) == clean && again.wrappers.empty()) continue;
+      FAIL(name << " becomes " << clean << " and then " << to_peft_key(again));
+    }
+    names = std::move(longer);
   }
 }
 
