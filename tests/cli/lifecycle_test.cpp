@@ -1,5 +1,9 @@
 // The whole life of an adapter on the smallest model, through the command line in process.
+#include <span>
+
 #include "lora/adapter/adapter.h"
+#include "lora/adapter/manifest.h"
+#include "lora/checkpoint/tokenizer_files.h"
 #include "lora/format/safetensors.h"
 #include "support/command_line.h"
 #include "support/sample_adapter.h"
@@ -79,6 +83,40 @@ TEST_CASE("init-base, train, save, load, verify, diff on an mlp") {
   REQUIRE(changed.code == 1);
   REQUIRE(contains(changed.out, "2 of 2 common modules differ"));
   REQUIRE(contains(changed.out, "outputs on the same input"));
+}
+
+TEST_CASE("training records tokenizer and chat template of the base, and verify compares them") {
+  Lifecycle life;
+  const auto base = life.directory / "base";
+  const std::string tokenizer =
+      read_file(std::filesystem::path(LORA_SOURCE_DIR) / "tests/golden/text/gpt2.tokenizer.json");
+  write_file(base / kTokenizerName, tokenizer);
+  write_file(base / kChatTemplateName, "{{ messages[0].content }}");
+  lora_ok(life.train_arguments("run", 5));
+  const auto text = std::as_bytes(std::span(tokenizer));
+  for (const char* place : {"run/adapter", "run/checkpoints/step-000005"}) {
+    INFO(place);
+    const auto manifest = read_manifest(life.directory / place);
+    REQUIRE(manifest.has_value());
+    REQUIRE(manifest->base_tokenizer == sha256(text));
+    REQUIRE(manifest->base_chat_template == read_tokenizer_files(base).chat_template_digest());
+  }
+  const auto verify = [&] {
+    return lora::testing::lora({"verify", life.path("run"), "--base", life.path("base")}).out;
+  };
+  REQUIRE(!contains(verify(), "LV508"));
+  REQUIRE(!contains(verify(), "LV509"));
+  write_file(base / kTokenizerName, tokenizer + "\n");
+  write_file(base / kChatTemplateName, "{{ messages }}");
+  REQUIRE(contains(verify(), "LV508"));
+  REQUIRE(contains(verify(), "LV509"));
+
+  // A base without them leaves them out of the record.
+  std::filesystem::remove(base / kTokenizerName);
+  std::filesystem::remove(base / kChatTemplateName);
+  lora_ok(life.train_arguments("bare", 5));
+  REQUIRE(!read_manifest(life.directory / "bare/adapter")->base_tokenizer);
+  REQUIRE(!read_manifest(life.directory / "bare/adapter")->base_chat_template);
 }
 
 TEST_CASE("load prints the tree with LoRA layers, frozen unless asked otherwise") {

@@ -37,6 +37,8 @@ void write_trained_adapter(AtomicDirectory& directory, const AdapterConfig& conf
   Manifest manifest = make_manifest(adapter, threads);
   manifest.base_root = provenance.base->root;
   manifest.base_tensors = touched_base_tensors(adapter, *provenance.base);
+  manifest.base_tokenizer = provenance.tokenizer.tokenizer;
+  manifest.base_chat_template = provenance.tokenizer.chat_template_digest();
   manifest.history = provenance.history;
   directory.write(kManifestName, dump_json(to_json(manifest), kPrettyStyle) + "\n");
 }

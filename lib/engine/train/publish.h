@@ -8,6 +8,7 @@
 #include "lora/adapter/manifest.h"
 #include "lora/base/atomic_write.h"
 #include "lora/checkpoint/base_lock.h"
+#include "lora/checkpoint/tokenizer_files.h"
 
 namespace lora::engine {
 
@@ -15,6 +16,7 @@ namespace lora::engine {
 /// run and holds neither paths nor times, so equal runs give equal bytes.
 struct Provenance {
   const BaseLock* base = nullptr;  ///< required
+  TokenizerFiles tokenizer;        ///< of the base's folder
   JsonArray history;
 };
 

@@ -92,6 +92,7 @@ RunSetup prepare_run(const TrainOptions& given, const Sinks& sinks) {
   if (options.base == nullptr)
     throw Error(ErrorKind::usage, "no base was given").with_hint("pass --base BASE");
   setup.guard = std::make_unique<BaseGuard>(*options.base, options.threads);
+  setup.tokenizer = read_tokenizer_files(options.base->directory);
 
   if (setup.resumed)
     restore_adapter(setup, sinks);

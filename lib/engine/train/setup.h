@@ -8,6 +8,7 @@
 #include "engine/train/base_guard.h"
 #include "engine/train/plan.h"
 #include "lora/adapter/adapter.h"
+#include "lora/checkpoint/tokenizer_files.h"
 #include "lora/checkpoint/train_run.h"
 #include "lora/text/dataset.h"
 
@@ -18,6 +19,7 @@ struct RunSetup {
   std::optional<TrainRun> resumed;
   std::filesystem::path checkpoint;  ///< resume from here; empty: from the first step
   std::unique_ptr<BaseGuard> guard;
+  TokenizerFiles tokenizer;               ///< of the base's folder
   AdapterConfig config;                   ///< of the adapter being trained, targets resolved
   Adapter initial;                        ///< new, continued, or that of the checkpoint
   JsonArray history;                      ///< of the adapter that is continued

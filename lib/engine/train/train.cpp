@@ -117,7 +117,7 @@ class Run {
     const TrainOptions& options = setup_.options;
     JsonArray data;
     for (const DataFile& file : setup_.data.files) data.push_back(file.digest.hex());
-    Provenance result{&setup_.guard->lock(), setup_.history};
+    Provenance result{&setup_.guard->lock(), setup_.tokenizer, setup_.history};
     result.history.push_back(JsonObject{{"operation", "train"},
                                         {"steps", state.step},
                                         {"tokens", state.tokens},
