@@ -107,17 +107,105 @@ TEST_CASE("LV310: what may be several modules is called ambiguous") {
                "4 ambiguous: layers.0.q may be text.layers.0.q, vision.layers.0.q");
 }
 
-TEST_CASE("LV310: single experts against fused parameters, and half a pair") {
+namespace {
+
+const std::string kExperts = "layers.0.mlp.experts.";
+
+/// Two experts, 6 inputs, 5 inner features, fused as transformers 5 holds them.
+TensorMap fused_base() {
+  return {{kExperts + "gate_up_proj", normal_tensor("g", {2, 10, 6})},
+          {kExperts + "down_proj", normal_tensor("d", {2, 6, 5})},
+          {"layers.0.q.weight", normal_tensor("q", {5, 6})}};
+}
+
+TensorMap single_base() {
+  TensorMap tensors{{"layers.0.q.weight", normal_tensor("q", {5, 6})}};
+  for (const char* expert : {"0.", "1."}) {
+    for (const char* leaf : {"gate_proj.weight", "up_proj.weight"})
+      tensors[kExperts + expert + leaf] = normal_tensor(leaf, {5, 6});
+    tensors[kExperts + expert + "down_proj.weight"] = normal_tensor(expert, {6, 5});
+  }
+  return tensors;
+}
+
+TensorMap single_experts(const std::string& stack, std::initializer_list<std::string> wide,
+                         std::initializer_list<std::string> down) {
+  TensorMap tensors;
+  for (const std::string& path : wide) add_pair(tensors, stack + path, 4, 6, 5);
+  for (const std::string& path : down) add_pair(tensors, stack + path, 4, 5, 6);
+  return tensors;
+}
+
+AdapterConfig expert_parameters() {
+  AdapterConfig config = config_on({});
+  config.other["target_parameters"] = JsonArray{"experts.gate_up_proj", "experts.down_proj"};
+  return config;
+}
+
+/// Factors of rank 4 on both stacks of two experts, as PEFT nests them.
+TensorMap expert_stacks() {
+  TensorMap tensors;
+  add_pair(tensors, kExperts + "base_layer", 8, 6, 10);
+  add_pair(tensors, kExperts.substr(0, kExperts.size() - 1), 8, 5, 6);
+  return tensors;
+}
+
+}  // namespace
+
+TEST_CASE("LV310: single experts map to the fused parameters of the base") {
   VerifyCase sample;
-  sample.set_base({{"layers.0.mlp.experts.gate_up_proj", normal_tensor("g", {2, 10, 6})},
-                   {"layers.0.mlp.experts.down_proj", normal_tensor("d", {2, 6, 5})},
-                   {"layers.0.q.weight", normal_tensor("q", {5, 6})}});
-  TensorMap tensors = pairs({"layers.0.mlp.experts.0.gate_proj", "layers.0.mlp.experts.0.up_proj",
-                             "layers.0.mlp.experts.1.gate_proj"},
-                            4, 6, 5);
-  const VerifyReport report = sample.run(config_on({"gate_proj", "up_proj"}), tensors);
-  require_rule(report, "LV310", Severity::error, "3 modules adapt single experts");
-  require_rule(report, "LV310", Severity::error, "1 expert of a fused pair");
+  sample.set_base(fused_base());
+  const AdapterConfig config = config_on({"gate_proj", "up_proj", "down_proj"});
+  const TensorMap whole = single_experts(
+      kExperts, {"0.gate_proj", "0.up_proj", "1.gate_proj", "1.up_proj"}, {"0.down_proj"});
+  require_rule(sample.run(config, whole), "LV310", Severity::error,
+               "5 modules adapt single experts (layers.0.mlp.experts.0.down_proj, ");
+  require_rule(sample.run(config, whole), "LV310", Severity::error,
+               "5 of them map to layers.0.mlp.experts.down_proj (down projections), "
+               "layers.0.mlp.experts.gate_up_proj (gate and up projections)");
+  // Mixtral: the stack was called block_sparse_moe.experts and its parts w1, w2, w3.
+  const TensorMap old = single_experts("layers.0.block_sparse_moe.experts.",
+                                       {"0.w1", "0.w3", "1.w1", "1.w3"}, {"0.w2", "1.w2"});
+  require_rule(sample.run(config_on({"w1", "w2", "w3"}), old), "LV310", Severity::error,
+               "6 of them map to layers.0.mlp.experts.down_proj");
+  sample.set_base(single_base());
+  forbid_rule(sample.run(config, whole), "LV310");
+}
+
+TEST_CASE("LV310: experts that have no place in a fused parameter are said to have none") {
+  VerifyCase sample;
+  sample.set_base(fused_base());
+  const AdapterConfig config = config_on({"gate_proj", "up_proj", "down_proj"});
+  const VerifyReport half =
+      sample.run(config, single_experts(kExperts, {"0.gate_proj", "0.up_proj", "1.gate_proj"}, {}));
+  require_rule(half, "LV310", Severity::error, "3 modules adapt single experts");
+  require_rule(half, "LV310", Severity::error, "2 of them map");
+  require_rule(half, "LV310", Severity::error, "1 expert of a fused pair");
+  require_rule(sample.run(config, single_experts(kExperts, {}, {"0.down_proj", "2.down_proj"})),
+               "LV310", Severity::error,
+               "without a place: layers.0.mlp.experts.2.down_proj (the base has 2 experts)");
+  TensorMap wide;
+  add_pair(wide, kExperts + "0.down_proj", 4, 7, 6);
+  require_rule(sample.run(config, wide), "LV310", Severity::error,
+               "(update [6, 7], the stack [2, 6, 5])");
+  forbid_rule(sample.run(config_on({"q"}), pairs({"layers.0.q"}, 4, 6, 5)), "LV310");
+}
+
+TEST_CASE("LV310: stacks of experts map to the single experts of the base") {
+  VerifyCase sample;
+  sample.set_base(single_base());
+  require_rule(sample.run(expert_parameters(), expert_stacks()), "LV310", Severity::error,
+               "2 modules adapt stacks of experts");
+  require_rule(sample.run(expert_parameters(), expert_stacks()), "LV310", Severity::error,
+               "2 of them map to layers.0.mlp.experts.0-1 down projections, "
+               "layers.0.mlp.experts.0-1 gate and up projections");
+  TensorMap other = expert_stacks();
+  add_pair(other, kExperts + "base_layer", 8, 6, 12);
+  require_rule(sample.run(expert_parameters(), other), "LV310", Severity::error,
+               "1 of them map to layers.0.mlp.experts.0-1 down projections; without a place: "
+               "layers.0.mlp.experts.base_layer");
+  sample.set_base(fused_base());
+  forbid_rule(sample.run(expert_parameters(), expert_stacks()), "LV310");
 }
 
 TEST_CASE("LV311: names that older PEFT takes apart wrongly") {

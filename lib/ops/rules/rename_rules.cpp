@@ -5,6 +5,7 @@
 #include "lora/adapter/keys.h"
 #include "lora/adapter/name_mapping.h"
 #include "lora/adapter/update.h"
+#include "ops/rules/expert_names.h"
 #include "ops/rules/grouping.h"
 #include "ops/rules/rule.h"
 
@@ -13,43 +14,37 @@ namespace {
 
 using Names = std::vector<std::string>;
 
-// Keys of single experts where the base holds all experts in one parameter.
-Names fused_experts(const Subject& subject, const Names& paths) {
-  constexpr std::string_view experts = ".experts.";
-  Names fused;
-  for (const std::string& path : paths) {
-    const auto at = path.find(experts);
-    if (at == std::string::npos) continue;
-    const std::string stack = path.substr(0, at + experts.size());
-    for (const char* parameter : {"gate_up_proj", "down_proj"})
-      if (const Tensor* tensor = subject.base->find(stack + parameter);
-          tensor != nullptr && tensor->shape.size() == 3) {
-        fused.push_back(path);
-        break;
-      }
-  }
-  return fused;
-}
+constexpr const char* kFuseHint =
+    "PEFT 0.21 with transformers 5 fuses the experts of Mixtral and Qwen2-MoE when it loads them: "
+    "load it there on this base and save it again";
+constexpr const char* kSplitHint =
+    "give the base that it was trained on, as transformers 5 holds it; PEFT does not split stacks";
 
-// Gate and up projections of a fused pair: how many experts have only one of the two.
-std::size_t half_pairs(const Names& paths) {
-  std::map<std::string, int> halves;
-  for (const std::string& path : paths) {
-    const std::string leaf = path.substr(path.rfind('.') + 1);
-    if (leaf == "gate_proj" || leaf == "w1" || leaf == "up_proj" || leaf == "w3")
-      ++halves[path.substr(0, path.rfind('.'))];
-  }
-  return static_cast<std::size_t>(std::count_if(
-      halves.begin(), halves.end(), [](const auto& entry) { return entry.second == 1; }));
+// What the two layouts of experts explain; the modules it is about.
+std::set<std::string> expert_layouts(const Subject& subject, Report& report) {
+  std::set<std::string> explained;
+  const auto add = [&](const std::optional<ExpertNames>& found, const char* hint) {
+    if (!found) return;
+    explained.insert(found->modules.begin(), found->modules.end());
+    report.add(found->message,
+               {.tensor = {}, .module = found->module, .hint = hint, .severity = {}});
+  };
+  add(single_experts_on_fused_base(subject), kFuseHint);
+  add(fused_experts_on_single_base(subject), kSplitHint);
+  return explained;
 }
 
 void architecture_rename(const Subject& subject, Report& report) {
   if (subject.base == nullptr || !subject.accounting) return;
   const std::set<std::string> in_base = paths_of(subject.base_modules);
+  // key-foreign-prefix explains these.
+  for (const LoraModule& module : subject.adapter.modules)
+    if (!prefix_before(module.module_path).empty()) return;
+  const std::set<std::string> experts = expert_layouts(subject, report);
   std::map<std::string, const LoraModule*> sites;
   Names paths;
   for (const LoraModule& module : subject.adapter.modules) {
-    if (!prefix_before(module.module_path).empty()) return;  // key-foreign-prefix explains it
+    if (experts.contains(module.module_path)) continue;
     paths.push_back(module.module_path);
     sites[module.module_path] = &module;
   }
@@ -63,17 +58,6 @@ void architecture_rename(const Subject& subject, Report& report) {
     return shape.columns == info.in_features && shape.rows == info.out_features;
   };
   const NameMapping mapping = map_names(paths, {in_base.begin(), in_base.end()}, may_be);
-  const Names fused = fused_experts(subject, mapping.unmatched);
-  if (!fused.empty()) {
-    const std::size_t halves = half_pairs(fused);
-    report.add(
-        counted(fused.size(), "module") + " adapt single experts (" +
-            join_some(group_layers(fused), 2) + ") that the base holds in fused parameters" +
-            (halves == 0 ? ""
-                         : "; " + counted(halves, "expert") +
-                               " of a fused pair have only one half, which cannot be mapped"),
-        {.tensor = {}, .module = fused.front(), .hint = {}, .severity = {}});
-  }
   if (mapping.renames.empty() && mapping.ambiguous.empty()) return;
   std::string message = std::to_string(mapping.unchanged) + " of " +
                         counted(paths.size(), "module") + " are in the base under their name";
@@ -158,7 +142,9 @@ void name_collision(const Subject& subject, Report& report) {
 const std::vector<Rule>& rename_rules() {
   static const std::vector<Rule> rules{
       {{"LV310", "key-architecture-rename", Severity::error,
-        "modules that the base lacks against those of its modules that end alike",
+        "modules that the base lacks against those of its modules that end alike, single experts "
+        "against "
+        "stacks of experts",
         "The base's modules were renamed or fused since the adapter was made; PEFT loads none of "
         "these tensors.",
         "apply the mapping: lora repair ADAPTER --base BASE -o DIR"},
