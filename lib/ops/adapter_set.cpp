@@ -12,10 +12,6 @@
 namespace lora {
 namespace {
 
-// Loading one of these changes the base's weights first.
-constexpr std::array<std::string_view, 5> kRewritingInits{"pissa", "olora", "corda", "loftq",
-                                                          "lora_ga"};
-
 std::string_view bias_name(BiasMode mode) { return mode == BiasMode::all ? "all" : "lora_only"; }
 
 bool has_kasa(const AdapterConfig& config) {
@@ -23,12 +19,22 @@ bool has_kasa(const AdapterConfig& config) {
   return kasa != nullptr && !kasa->is_null();
 }
 
-std::string rewriting_init(const AdapterConfig& config) {
-  const std::string* init = config.init_lora_weights.as_string();
-  const bool rewrites = init != nullptr &&
-                        std::any_of(kRewritingInits.begin(), kRewritingInits.end(),
-                                    [&](std::string_view name) { return init->starts_with(name); });
-  return rewrites ? *init : std::string();
+std::set<std::string> parameters_of(const AdapterConfig& config) {
+  std::set<std::string> names;
+  const Json* field = config.other.find("target_parameters");
+  if (const JsonArray* array = field == nullptr ? nullptr : field->as_array())
+    for (const Json& item : *array)
+      if (const std::string* name = item.as_string()) names.insert(*name);
+  return names;
+}
+
+// [out, in] of the weight that this site changes; empty where its factors do not say it alone.
+std::vector<std::int64_t> weight_shape(const LoraModule& module) {
+  const bool is_plain = (module.kind == LayerKind::linear || module.kind == LayerKind::conv1d ||
+                         module.kind == LayerKind::embedding) &&
+                        module.blocks_a == 1 && module.blocks_b == 1;
+  if (!is_plain) return {};
+  return {module.b.shape.at(0), module.a.shape.at(1) * module.pool};
 }
 
 std::string module_of(const std::string& base_name) {
@@ -38,31 +44,46 @@ std::string module_of(const std::string& base_name) {
 // One pair of adapters.
 class Pair {
  public:
-  Pair(const Adapter& a, const Adapter& b, std::vector<std::string>& conflicts)
-      : a_(a), b_(b), conflicts_(conflicts) {}
+  Pair(const Adapter& a, const Adapter& b) : a_(a), b_(b) {}
 
-  void compare() {
+  std::vector<std::string> compare() {
     compare_replacements();
+    compare_shapes();
     if (a_.config.bias != BiasMode::none && b_.config.bias != BiasMode::none)
       add("train biases (bias " + std::string(bias_name(a_.config.bias)) + " and bias " +
           std::string(bias_name(b_.config.bias)) + "); a model can have those of one adapter");
     compare_tokens();
     find_replaced(a_, b_);
     find_replaced(b_, a_);
+    const auto parameters = parameters_of(a_.config), others = parameters_of(b_.config);
+    if (!parameters.empty() && !others.empty() && parameters != others)
+      add("target other parameters (target_parameters); those of one model must be the same");
     if (has_kasa(a_.config) != has_kasa(b_.config))
       add("disagree about the base: " + name(has_kasa(a_.config) ? a_ : b_) +
           " uses KaSA, which truncates it, the other does not");
     for (const Adapter* adapter : {&a_, &b_})
-      if (const std::string init = rewriting_init(adapter->config); !init.empty())
+      if (const std::string init = base_changing_init(adapter->config); !init.empty())
         add("disagree about the base: " + name(*adapter) + " was initialised with " + init +
             ", which rewrites it");
+    return std::move(conflicts_);
   }
 
  private:
   static std::string name(const Adapter& adapter) { return adapter.path.string(); }
 
-  void add(const std::string& what) {
-    conflicts_.push_back(name(a_) + " and " + name(b_) + " " + what);
+  void add(std::string what) { conflicts_.push_back(std::move(what)); }
+
+  void compare_shapes() {
+    std::vector<std::string> sites;
+    for (const LoraModule& module : a_.modules) {
+      const LoraModule* other = b_.find(module.module_path);
+      if (other == nullptr) continue;
+      const auto shape = weight_shape(module), found = weight_shape(*other);
+      if (!shape.empty() && !found.empty() && shape != found)
+        sites.push_back(module.module_path + " " + shape_to_string(shape) + " and " +
+                        shape_to_string(found));
+    }
+    if (!sites.empty()) add("adapt weights of different shapes: " + rules::join_some(sites));
   }
 
   void compare_replacements() {
@@ -107,16 +128,22 @@ class Pair {
 
   const Adapter& a_;
   const Adapter& b_;
-  std::vector<std::string>& conflicts_;
+  std::vector<std::string> conflicts_;
 };
 
 }  // namespace
+
+std::vector<std::string> conflicts_between(const Adapter& a, const Adapter& b) {
+  return Pair(a, b).compare();
+}
 
 std::vector<std::string> adapter_conflicts(const std::vector<const Adapter*>& adapters) {
   std::vector<std::string> conflicts;
   for (std::size_t i = 0; i < adapters.size(); ++i)
     for (std::size_t j = i + 1; j < adapters.size(); ++j)
-      Pair(*adapters[i], *adapters[j], conflicts).compare();
+      for (const std::string& what : conflicts_between(*adapters[i], *adapters[j]))
+        conflicts.push_back(adapters[i]->path.string() + " and " + adapters[j]->path.string() +
+                            " " + what);
   return conflicts;
 }
 
@@ -127,6 +154,35 @@ void require_no_conflict(const std::vector<const Adapter*>& adapters) {
   for (const std::string& conflict : conflicts) listed += (listed.empty() ? "" : "; ") + conflict;
   throw Error(ErrorKind::incompatible, "these adapters cannot be active together: " + listed)
       .with_hint("load one of them, or merge one into the base first");
+}
+
+StatedBase stated_base(const Adapter& adapter, const std::optional<Manifest>& manifest) {
+  return {adapter.config.base_model_name_or_path,
+          manifest ? manifest->base_root : std::optional<Digest>()};
+}
+
+bool is_other_base(const StatedBase& a, const StatedBase& b) {
+  if (a.root && b.root) return *a.root != *b.root;
+  return a.name && b.name && *a.name != *b.name;
+}
+
+std::vector<BaseGroup> group_by_base(const std::vector<StatedBase>& adapters) {
+  std::vector<BaseGroup> groups;
+  const auto belongs = [](const BaseGroup& group, const StatedBase& base) {
+    return ((group.base.root && base.root) || (group.base.name && base.name)) &&
+           !is_other_base(group.base, base);
+  };
+  for (std::size_t i = 0; i < adapters.size(); ++i) {
+    const StatedBase& base = adapters[i];
+    if (!base.name && !base.root) continue;
+    auto group = std::find_if(groups.begin(), groups.end(),
+                              [&](const BaseGroup& known) { return belongs(known, base); });
+    if (group == groups.end()) group = groups.insert(groups.end(), BaseGroup{base, {}});
+    if (!group->base.root) group->base.root = base.root;
+    if (!group->base.name) group->base.name = base.name;
+    group->members.push_back(i);
+  }
+  return groups;
 }
 
 void apply_weight(Adapter& adapter, double weight) {

@@ -8,6 +8,7 @@
 #include "lora/base/parallel.h"
 #include "lora/checkpoint/checkpoint.h"
 #include "lora/ops/diff.h"
+#include "ops/base_targets.h"
 #include "ops/diff_groups.h"
 #include "ops/diff_rank.h"
 
@@ -67,13 +68,6 @@ LayerKind kind_in(const ModuleList& modules, const std::string& path) {
   return found == modules.end() ? LayerKind::other : found->kind;
 }
 
-std::string rewriting_init(const AdapterConfig& config) {
-  const std::string* name = config.init_lora_weights.as_string();
-  for (const char* init : {"pissa", "olora", "corda", "loftq", "lora_ga"})
-    if (name != nullptr && name->starts_with(init)) return *name;
-  return {};
-}
-
 class Comparison {
  public:
   Comparison(const Adapter& adapter, const Checkpoint& base, const Checkpoint& tuned,
@@ -109,7 +103,7 @@ class Comparison {
       return "the update is [" + std::to_string(shape.rows) + ", " + std::to_string(shape.columns) +
              "] and does not fit " + shape_to_string(base->shape);
     if (module.magnitude) return "DoRA does not add its update to the weight";
-    if (const std::string init = rewriting_init(adapter_.config); !init.empty())
+    if (const std::string init = base_changing_init(adapter_.config); !init.empty())
       return "loading rewrites the base (init_lora_weights is \"" + init + "\")";
     return {};
   }
@@ -246,7 +240,9 @@ bool TunedDiff::is_equal() const {
 
 TunedDiff diff(const Adapter& adapter, const Checkpoint& base, const Checkpoint& tuned,
                const AdapterDiffOptions& options) {
-  return Comparison(adapter, base, tuned, options).run();
+  Adapter settled = adapter;
+  settle_with(settled, base, list_modules(base));
+  return Comparison(settled, base, tuned, options).run();
 }
 
 }  // namespace lora

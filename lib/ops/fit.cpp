@@ -1,18 +1,20 @@
 #include "lora/ops/fit.h"
 
-#include "lora/adapter/targets.h"
 #include "lora/base/error.h"
 #include "ops/accounting.h"
+#include "ops/base_targets.h"
 #include "ops/rules/rule.h"
 
 namespace lora {
-std::vector<std::string> fit_problems(const Adapter& adapter, const Checkpoint& base) {
+
+std::vector<std::string> fit_problems(Adapter& adapter, const Checkpoint& base) {
+  const ModuleList stored = list_modules(base);
+  settle_with(adapter, base, stored);
   std::vector<std::string> problems;
   for (const KeyProblem& problem : adapter.problems) problems.push_back(problem.message);
-  const ModuleList modules = list_modules(base);
-  const bool is_transformers = base.config && base.config->is_transformers();
+  const ResolvedTargets targets = targets_in(adapter.config, base, stored);
   const Accounting accounting =
-      account(adapter, base, modules, resolve_targets(adapter.config, modules, is_transformers));
+      account(adapter, base, replicate_layers(adapter.config, stored), targets);
   for (const MissingPart& part : accounting.missing)
     problems.push_back(part.name + ": missing" + describe(part.kind));
   for (const MisshapedSite& site : accounting.misshaped)
@@ -22,7 +24,7 @@ std::vector<std::string> fit_problems(const Adapter& adapter, const Checkpoint& 
   return problems;
 }
 
-void require_fit(const Adapter& adapter, const Checkpoint& base) {
+void require_fit(Adapter& adapter, const Checkpoint& base) {
   const std::vector<std::string> problems = fit_problems(adapter, base);
   if (problems.empty()) return;
   constexpr std::size_t kShown = 10;

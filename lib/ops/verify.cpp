@@ -6,6 +6,7 @@
 #include "lora/checkpoint/checkpoint.h"
 #include "ops/base_evidence.h"
 #include "ops/base_identity.h"
+#include "ops/base_targets.h"
 #include "ops/module_figures.h"
 #include "ops/rules/folder_rules.h"
 #include "ops/rules/merged_check.h"
@@ -88,12 +89,10 @@ class Verification {
   void read_base() {
     if (options_.base == nullptr) return;
     const ModuleList stored = list_modules(*options_.base);
-    settle_parameters(*report_.adapter, stored,
-                      options_.base->config ? options_.base->config->model_type : "");
+    settle_with(*report_.adapter, *options_.base, stored);
     report_.base_modules = stored;
-    const bool is_transformers = options_.base->config && options_.base->config->is_transformers();
     try {
-      targets_ = resolve_targets(config_with_targets(), stored, is_transformers);
+      targets_ = targets_in(report_.adapter->config, *options_.base, stored);
       report_.base_modules = replicate_layers(report_.adapter->config, stored);
     } catch (const Error& error) {
       // Nothing matches: every adapted module is then unexpected and reported as such.
@@ -105,17 +104,6 @@ class Verification {
     identity_ = identify_base(*options_.base, report_.manifest, options_.full, options_.threads,
                               options_.sinks);
     evidence_ = compare_with_base(*report_.adapter, report_.manifest, *options_.base, targets_);
-  }
-
-  // Without target_modules PEFT takes those of the base's family.
-  AdapterConfig config_with_targets() const {
-    AdapterConfig config = report_.adapter->config;
-    const Json* parameters = config.other.find("target_parameters");
-    const bool has_parameters = parameters != nullptr && !parameters->is_null();
-    if (std::holds_alternative<std::monostate>(config.target_modules) && !has_parameters &&
-        options_.base->config)
-      config.target_modules = default_selector(options_.base->config->model_type);
-    return config;
   }
 
   void measure() {
@@ -137,9 +125,9 @@ class Verification {
 
   void run_rules() {
     const rules::Subject subject{
-        *report_.adapter,       report_.manifest, tensors_,      report_.modules, options_.base,
-        report_.base_modules,   targets_,         accounting_,   identity_,       evidence_,
-        options_.require_proof, options_.threads, report_.merged};
+        *report_.adapter,       report_.manifest, tensors_,       report_.modules,    options_.base,
+        report_.base_modules,   targets_,         accounting_,    identity_,          evidence_,
+        options_.require_proof, options_.threads, report_.merged, options_.companions};
     rules::Report report(report_.path.string());
     for (const rules::Rule* rule : rules::all_rules()) {
       if (rule->check == nullptr) continue;

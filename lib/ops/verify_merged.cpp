@@ -9,6 +9,7 @@
 #include "lora/base/error.h"
 #include "lora/checkpoint/checkpoint.h"
 #include "lora/format/json.h"
+#include "ops/base_targets.h"
 #include "ops/replay/explain.h"
 #include "ops/replay/plan.h"
 #include "ops/replay/target.h"
@@ -120,6 +121,16 @@ void settle_shared(replay::Plan& plan, std::vector<Outcome>& outcomes, const Mer
   }
 }
 
+// A tied head that is stored beside its embedding counts in the index, and is an alias here.
+std::uint64_t listed_bytes(const Json& index, const Checkpoint& merged) {
+  std::uint64_t bytes = 0;
+  const Json* weight_map = index.find("weight_map");
+  if (const JsonObject* names = weight_map == nullptr ? nullptr : weight_map->as_object())
+    for (const auto& [name, file] : *names)
+      if (const Tensor* tensor = merged.find(name)) bytes += tensor->bytes.size();
+  return bytes;
+}
+
 void check_index(const Checkpoint& merged, MergedReport& report) {
   for (const auto& [name, tensor] : merged.tensors) report.total_bytes += tensor.bytes.size();
   for (const char* name : {"model.safetensors.index.json", "pytorch_model.bin.index.json"}) {
@@ -134,6 +145,7 @@ void check_index(const Checkpoint& merged, MergedReport& report) {
     const Json* metadata = document.find("metadata");
     const Json* size = metadata == nullptr ? nullptr : metadata->find("total_size");
     if (size == nullptr) return;
+    report.total_bytes = listed_bytes(document, merged);
     const auto bytes = size->as_double();
     if (!bytes || *bytes != static_cast<double>(report.total_bytes))
       report.total_size = bytes ? dump_json(*size) : std::string(size->type_name());
@@ -153,7 +165,7 @@ Adapter settled(const Adapter& adapter, const Checkpoint& base) {
     parameter.weight_shape = tensor.shape;
     modules.push_back(std::move(parameter));
   }
-  settle_parameters(copy, modules, base.config ? base.config->model_type : std::string());
+  settle_with(copy, base, modules);
   return copy;
 }
 

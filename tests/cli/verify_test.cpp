@@ -158,6 +158,38 @@ TEST_CASE("several adapters and a quoted pattern end with a summary") {
   REQUIRE(run({adapters.file("nothing-*")}).code == 3);
 }
 
+TEST_CASE("adapters of one run: which cannot be loaded together, and which are for other bases") {
+  const TempDir directory;
+  const auto write = [&](const char* name, const char* base, BiasMode bias) {
+    AdapterConfig config = sample_config();
+    config.base_model_name_or_path = base;
+    config.bias = bias;
+    write_sample(directory / name, config, sample_tensors());
+    return (directory / name).string();
+  };
+  const std::string a = write("a", "one", BiasMode::all), b = write("b", "one", BiasMode::all);
+  const std::string c = write("c", "two", BiasMode::all);
+  const CommandResult same = run({a, b, "--strict"});
+  // They are no worse for it: nobody asked to load them together.
+  REQUIRE(same.code == 0);
+  REQUIRE(contains(same.out, "note LV318 cannot be loaded together with " + b + " (they train"));
+  REQUIRE(contains(same.out, "note LV318 cannot be loaded together with " + a + " (they train"));
+  REQUIRE(!contains(same.out, "different bases"));
+  const CommandResult three = run({(directory / "*").string()});
+  REQUIRE(three.code == 0);
+  REQUIRE(contains(
+      three.out, "they are for 2 different bases and cannot all be loaded together:\n  one: " + a +
+                     ", " + b + "\n  two: " + c + "\n"));
+  REQUIRE(count_lines(three.out, "note LV318") == 2);
+  CommandResult json = run({a, c, "--json"});
+  const JsonArray& bases = *json.result().find("summary")->find("bases")->as_array();
+  REQUIRE(bases.size() == 2);
+  REQUIRE(*bases[1].find("name") == Json("two"));
+  REQUIRE(bases[1].find("root")->is_null());
+  REQUIRE(*bases[1].find("adapters") == Json(JsonArray{c}));
+  REQUIRE(!contains(run({a, c}).out, "LV318"));
+}
+
 TEST_CASE("the text has colour where it is asked for") {
   const Adapters adapters;
   REQUIRE(contains(run({adapters.edited, "--color", "always"}).out, "\033[1;31merror LV204"));

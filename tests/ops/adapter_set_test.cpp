@@ -94,6 +94,37 @@ TEST_CASE("an initialisation that rewrites the base cannot stand beside another 
   require_conflict(c, b, "a uses KaSA");
 }
 
+TEST_CASE("expert parameters of one model are one set") {
+  const auto config = [](JsonArray parameters) {
+    AdapterConfig targets = sample_config();
+    targets.other["target_parameters"] = std::move(parameters);
+    return targets;
+  };
+  const Adapter a = adapter("a", 1, config({"experts.up", "experts.down"}));
+  const Adapter b = adapter("b", 2, config({"experts.up"}));
+  require_conflict(a, b, "target other parameters");
+  const Adapter same = adapter("b", 2, config({"experts.down", "experts.up"}));
+  REQUIRE(adapter_conflicts({&a, &same}).empty());
+  const Adapter plain = adapter("b", 2);
+  REQUIRE(adapter_conflicts({&a, &plain}).empty());
+}
+
+TEST_CASE("adapters are grouped by the root of their base where it is known, else by its name") {
+  Digest one, two;
+  two.bytes[0] = 1;
+  const std::vector<StatedBase> bases{{"x", one}, {"x", two},          {"y", one},
+                                      {"x", {}},  {std::nullopt, two}, {std::nullopt, {}}};
+  const std::vector<BaseGroup> groups = group_by_base(bases);
+  REQUIRE(groups.size() == 2);
+  REQUIRE(groups[0].members == std::vector<std::size_t>{0, 2, 3});
+  REQUIRE(groups[1].members == std::vector<std::size_t>{1, 4});
+  REQUIRE(group_by_base({{"x", {}}, {"y", {}}}).size() == 2);
+  REQUIRE(is_other_base(bases[0], bases[1]));
+  REQUIRE(!is_other_base(bases[0], bases[2]));
+  REQUIRE(is_other_base(bases[0], bases[4]));
+  REQUIRE(!is_other_base(bases[0], bases[5]));
+}
+
 TEST_CASE("of three adapters every conflicting pair is named") {
   const Adapter a = adapter("a", 1, with_head(), head("x"));
   const Adapter b = adapter("b", 2, with_head(), head("y"));

@@ -118,7 +118,8 @@ void print_diff(const CheckpointDiff& diff, bool all, Console& console) {
   }
   print_names("only in A", diff.only_in_a, all, console);
   print_names("only in B", diff.only_in_b, all, console);
-  console.line(plural(diff.changed.size(), "tensor") + " differ, " + count_cell(diff.equal) +
+  console.line(plural(diff.changed.size(), "tensor") +
+               (diff.changed.size() == 1 ? " differs, " : " differ, ") + count_cell(diff.equal) +
                " equal");
   if (diff.changed.empty()) return;
   print_tensors(diff, all, console);

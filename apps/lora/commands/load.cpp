@@ -62,7 +62,7 @@ class Load final : public Command {
     open_adapters(context);
     base_options_.config_required = true;
     const Checkpoint base = open_base_for(base_, adapters_.front().config, base_options_, context);
-    for (const Adapter& adapter : adapters_) require_fit(adapter, base);
+    fit_adapters(base);
     require_no_conflict(active_);
     if (!any_base_) check_identity(base, context);
     if (trainable_)
@@ -91,7 +91,6 @@ class Load final : public Command {
       const WeightedPath source = split_weight(argument);
       Adapter& adapter = adapters_.emplace_back(open_adapter(resolve_adapter(source.path, context),
                                                              adapter_config_from(adapter_config_)));
-      apply_weight(adapter, source.weight);
       weights_.push_back(source.weight);
       if (source.weight == 1) continue;
       context.console.note(source.path + " is weighed with " + number_text(source.weight, 17));
@@ -101,6 +100,14 @@ class Load final : public Command {
                              "weight scales LoRA updates only");
     }
     for (const Adapter& adapter : adapters_) active_.push_back(&adapter);
+  }
+
+  // A weight multiplies the scaling, which only the base settles for bare parameters.
+  void fit_adapters(const Checkpoint& base) {
+    for (std::size_t i = 0; i < adapters_.size(); ++i) {
+      require_fit(adapters_[i], base);
+      apply_weight(adapters_[i], weights_[i]);
+    }
   }
 
   void print_trained(Console& console) const {

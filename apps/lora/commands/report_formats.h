@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "lora/base/error.h"
+#include "lora/ops/adapter_set.h"
 #include "lora/ops/verify.h"
 
 namespace lora::cli {
@@ -15,6 +16,7 @@ namespace lora::cli {
 struct VerifiedAdapter {
   VerifyReport report;  ///< `adapter` and `modules` emptied
   std::filesystem::path weights_path;
+  StatedBase base;
 };
 
 /// The file a finding points at: its own, else the configuration (rules LV2xx and LV5xx) or the

@@ -14,6 +14,7 @@
 #include "commands/verify_report.h"
 #include "lora/base/atomic_write.h"
 #include "lora/base/error.h"
+#include "lora/ops/adapter_set.h"
 
 namespace lora::cli {
 namespace {
@@ -95,7 +96,8 @@ class Verify final : public Command {
     std::optional<Checkpoint> base;
     if (base_) base = open_base(*base_, base_options_, context);
     const std::vector<std::string> adapters = expand_adapters(adapters_, context.console);
-    const Merged merged = open_merged(adapters, context);
+    const Merged merged = open_merged(context);
+    const std::map<std::filesystem::path, Companion> companions = open_all(adapters, context);
     ProgressLine progress(context.streams, "verify", "B",
                           !context.global.no_progress && !context.global.quiet);
     Outcome outcome;
@@ -109,8 +111,10 @@ class Verify final : public Command {
       options.full = full_;
       options.merged = merged.checkpoint ? &*merged.checkpoint : nullptr;
       options.unreadable_merged = merged.unreadable;
-      for (const auto& [path, candidate] : merged.candidates)
-        if (path != options.adapter) options.candidates.push_back(&candidate);
+      for (const auto& [path, companion] : companions) {
+        options.companions.push_back(&companion);
+        if (merged_ && path != options.adapter) options.candidates.push_back(&companion.adapter);
+      }
       options.filter = filter_;
       options.check_outputs = outputs_ || null_samples_ > 0;
       options.null_samples = static_cast<int>(null_samples_);
@@ -149,7 +153,10 @@ class Verify final : public Command {
   // A run over many adapters keeps their findings, not their files.
   static VerifiedAdapter without_tensors(VerifyReport report) {
     VerifiedAdapter kept;
-    if (report.adapter) kept.weights_path = report.adapter->weights_path;
+    if (report.adapter) {
+      kept.weights_path = report.adapter->weights_path;
+      kept.base = stated_base(*report.adapter, report.manifest);
+    }
     report.adapter.reset();
     report.modules.clear();
     report.base_modules.clear();
@@ -172,11 +179,10 @@ class Verify final : public Command {
   struct Merged {
     std::optional<Checkpoint> checkpoint;
     std::optional<MergedReport> unreadable;
-    std::map<std::filesystem::path, Adapter> candidates;  ///< where several adapters are given
   };
 
   // A checkpoint that is there and damaged is a finding, as an adapter would be.
-  Merged open_merged(const std::vector<std::string>& adapters, Context& context) const {
+  Merged open_merged(Context& context) const {
     Merged merged;
     if (!merged_) return merged;
     if (!base_)
@@ -188,16 +194,25 @@ class Verify final : public Command {
       if (!std::filesystem::exists(*merged_, ignored)) throw;
       merged.unreadable = unreadable_merged(*merged_, error);
     }
-    if (adapters.size() < 2) return merged;
+    return merged;
+  }
+
+  // What the adapters of one run are compared with: each other, where there are several.
+  std::map<std::filesystem::path, Companion> open_all(const std::vector<std::string>& adapters,
+                                                      Context& context) const {
+    std::map<std::filesystem::path, Companion> opened;
+    if (adapters.size() < 2) return opened;
     for (const std::string& adapter : adapters) {
       const std::filesystem::path path = adapter_path(adapter, context);
       try {
-        merged.candidates.emplace(path, open_adapter(path, adapter_config_from(adapter_config_)));
+        Adapter found = open_adapter(path, adapter_config_from(adapter_config_));
+        StatedBase base = stated_base(found, read_manifest(found.directory()));
+        opened.emplace(path, Companion{std::move(found), std::move(base)});
       } catch (const Error& error) {
         context.sinks.debug(error.message());
       }
     }
-    return merged;
+    return opened;
   }
 
   // A run directory without any adapter yet is a finding of this path, not the end of the run.

@@ -197,6 +197,48 @@ JsonObject outputs_json(const OutputComparison& outputs) {
           {"null", std::move(null)}};
 }
 
+std::vector<BaseGroup> bases_of(const std::vector<VerifiedAdapter>& adapters) {
+  std::vector<StatedBase> bases;
+  for (const VerifiedAdapter& adapter : adapters) bases.push_back(adapter.base);
+  return group_by_base(bases);
+}
+
+// Adapters of different bases are for no model together; in a run over many that is usual.
+void print_bases(const std::vector<VerifiedAdapter>& adapters, Console& console) {
+  constexpr std::size_t kShown = 3;
+  const std::vector<BaseGroup> groups = bases_of(adapters);
+  if (groups.size() < 2) return;
+  console.line("they are for " + std::to_string(groups.size()) +
+               " different bases and cannot all be loaded together:");
+  for (const BaseGroup& group : groups) {
+    std::string members;
+    for (std::size_t i = 0; i < group.members.size() && i < kShown; ++i)
+      members += (i > 0 ? ", " : "") + printable(adapters[group.members[i]].report.path.string());
+    if (group.members.size() > kShown)
+      members += " and " + std::to_string(group.members.size() - kShown) + " more";
+    constexpr std::size_t kRootDigits = 12;
+    const std::string root =
+        group.base.root ? "root " + group.base.root->hex().substr(0, kRootDigits) : std::string();
+    std::string base = printable(group.base.name.value_or(""));
+    if (!root.empty()) base += base.empty() ? root : " (" + root + ")";
+    console.line("  " + base + ": " + members);
+  }
+}
+
+Json bases_json(const std::vector<VerifiedAdapter>& adapters) {
+  JsonArray bases;
+  for (const BaseGroup& group : bases_of(adapters)) {
+    JsonArray members;
+    for (const std::size_t i : group.members)
+      members.emplace_back(adapters[i].report.path.string());
+    bases.push_back(
+        JsonObject{{"name", group.base.name ? Json(printable(*group.base.name)) : Json()},
+                   {"root", group.base.root ? Json(group.base.root->hex()) : Json()},
+                   {"adapters", std::move(members)}});
+  }
+  return bases;
+}
+
 }  // namespace
 
 void print_verify_report(const VerifyReport& report, const ReportStyle& style, Console& console) {
@@ -243,6 +285,7 @@ void print_verify_summary(const std::vector<VerifiedAdapter>& adapters, Console&
         (counts.empty() ? "" : ", ") +
         console.toned(tone_of(verdict), count_text(count) + " " + std::string(to_string(verdict)));
   console.line(plural(adapters.size(), "adapter") + ": " + counts);
+  print_bases(adapters, console);
 }
 
 Json verify_summary_json(const std::vector<VerifiedAdapter>& adapters) {
@@ -265,6 +308,7 @@ Json verify_summary_json(const std::vector<VerifiedAdapter>& adapters) {
     });
   add("left_out", [](const VerifyReport& report) { return report.left_out.size(); });
   add("accepted", [](const VerifyReport& report) { return report.accepted.size(); });
+  summary["bases"] = bases_json(adapters);
   return summary;
 }
 

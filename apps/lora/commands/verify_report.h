@@ -18,11 +18,12 @@ struct ReportStyle {
 /// One screen for a healthy adapter; findings grouped by rule.
 void print_verify_report(const VerifyReport& report, const ReportStyle& style, Console& console);
 
-/// A row an adapter and a line with the number of adapters a verdict.
+/// A row an adapter, a line with the number of adapters a verdict, and where they are for different
+/// bases a line a base.
 void print_verify_summary(const std::vector<VerifiedAdapter>& adapters, Console& console);
 
 /// {"proven", "plausible", "contradicted", "unreadable", "errors", "warnings", "notes",
-/// "left_out", "accepted"}.
+/// "left_out", "accepted", "bases": [{"name", "root", "adapters"}]}.
 Json verify_summary_json(const std::vector<VerifiedAdapter>& adapters);
 
 Json verify_report_json(const VerifyReport& report);

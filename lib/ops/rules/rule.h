@@ -10,6 +10,7 @@
 #include "lora/adapter/manifest.h"
 #include "lora/adapter/targets.h"
 #include "lora/checkpoint/checkpoint.h"
+#include "lora/ops/adapter_set.h"
 #include "lora/ops/verify.h"
 #include "ops/accounting.h"
 #include "ops/base_evidence.h"
@@ -32,6 +33,7 @@ struct Subject {
   bool require_proof = false;
   int threads = 0;
   const std::optional<MergedReport>& merged;  ///< where a merged checkpoint was given
+  const std::vector<const Companion*>& companions;
 };
 
 struct Rule;

@@ -1,22 +1,56 @@
 // Several adapters on one base at once: whether they can be, and with which weight each.
 #pragma once
 
+#include <cstddef>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "lora/adapter/adapter.h"
+#include "lora/adapter/manifest.h"
 
 namespace lora {
 
-/// Every reason why two of these adapters cannot be active together, one line each, naming both
-/// adapters and what they disagree about: two values for one base parameter (modules_to_save,
+/// Every reason why these two cannot be active together, each a sentence without its subject
+/// ("replace with different values: head"): two values for one base parameter (modules_to_save,
 /// biases), two bias modes (PEFT trains biases for one adapter of a model), overlapping token rows,
-/// a module that one replaces and the other adapts, KaSA beside an adapter without it, an
+/// a module that one replaces and the other adapts, sites that cannot be the same weight by their
+/// shapes, other target_parameters (PEFT wants one set), KaSA beside an adapter without it, an
 /// initialisation that rewrites the base beside any other adapter. Empty when there is none.
+std::vector<std::string> conflicts_between(const Adapter& a, const Adapter& b);
+
+/// The same of every pair, one line each, with both adapters as its subject.
 std::vector<std::string> adapter_conflicts(const std::vector<const Adapter*>& adapters);
 
 /// Throws Error(incompatible) that lists the conflicts.
 void require_no_conflict(const std::vector<const Adapter*>& adapters);
+
+/// The base that an adapter says it is for: base_model_name_or_path, and the root of the base that
+/// its manifest records.
+struct StatedBase {
+  std::optional<std::string> name;
+  std::optional<Digest> root;
+};
+StatedBase stated_base(const Adapter& adapter, const std::optional<Manifest>& manifest);
+
+/// Whether the two are said to be different: by their roots when both are known, else by their
+/// names when both are known. One base under two names counts as two where no root proves it.
+bool is_other_base(const StatedBase& a, const StatedBase& b);
+
+struct BaseGroup {
+  StatedBase base;                   ///< what is known about it from any of the members
+  std::vector<std::size_t> members;  ///< positions in the list that was grouped
+};
+
+/// Adapters by the base they are for, in the order of the list. Those that say nothing about their
+/// base are in no group.
+std::vector<BaseGroup> group_by_base(const std::vector<StatedBase>& adapters);
+
+/// An opened adapter and its base, as one of several that are looked at in one run.
+struct Companion {
+  Adapter adapter;
+  StatedBase base;
+};
 
 /// Multiplies the scaling of every LoRA module by `weight`, as PEFT's scale_layer does. What an
 /// adapter replaces whole (modules_to_save, biases, token rows) has no weight and stays.

@@ -13,11 +13,14 @@
 namespace lora {
 
 /// Everything that does not fit, one line each: missing, unexpected and misshaped keys, parameters
-/// the base does not have, damaged pairs. Empty when the adapter fits.
-std::vector<std::string> fit_problems(const Adapter& adapter, const Checkpoint& base);
+/// the base does not have, damaged pairs. Empty when the adapter fits. The base settles what the
+/// adapter alone leaves open (settle_parameters): names, layouts and with them ranks and scalings
+/// of sites on bare parameters may change. Throws Error(incompatible) when the configuration
+/// selects nothing in the base.
+std::vector<std::string> fit_problems(Adapter& adapter, const Checkpoint& base);
 
-/// Throws Error(incompatible) that lists the problems (the first ten and how many more).
-void require_fit(const Adapter& adapter, const Checkpoint& base);
+/// The same; throws Error(incompatible) that lists the problems (the first ten and how many more).
+void require_fit(Adapter& adapter, const Checkpoint& base);
 
 /// The lock to compare with a record: base.lock.json beside the base where there is one, otherwise
 /// computed from the bytes.

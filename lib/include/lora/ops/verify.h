@@ -25,6 +25,7 @@
 namespace lora {
 
 struct Checkpoint;
+struct Companion;
 class Engine;
 
 struct VerifyOptions {
@@ -38,6 +39,9 @@ struct VerifyOptions {
   const Checkpoint* merged = nullptr;  ///< checkpoint that claims to be base + adapter
   /// Set instead of `merged` when that checkpoint could not be opened: its path and why.
   std::optional<MergedReport> unreadable_merged;
+  /// Other adapters of the same run; `adapter` may be among them. Whether they can be loaded
+  /// together is a note (LV318), never an error: nobody said that they should be.
+  std::vector<const Companion*> companions;
   /// Other adapters that `merged` may have been made with, to name the one that fits.
   std::vector<const Adapter*> candidates;
   bool check_outputs = false;  ///< compare outputs with the record; needs base and engine
