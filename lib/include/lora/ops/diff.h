@@ -121,7 +121,7 @@ struct TensorDifference {
 };
 
 /// Tensors of one block: the path up to and including the first number ("model.layers.3"), else the
-/// first component.
+/// first component. Norms are those of its changed tensors.
 struct BlockDifference {
   std::string name;
   std::int64_t tensors = 0, changed = 0;
