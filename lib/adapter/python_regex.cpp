@@ -11,13 +11,20 @@ namespace lora {
 // Steps of one match. A module path needs some hundreds; PCRE2's own ten million take a second,
 // and a model has thousands of paths.
 constexpr std::uint32_t kMaxSteps = 50'000;
+// A step keeps the place of every group: a pattern may have 65,535.
+constexpr std::uint32_t kHeapKib = 20 * 1024;
+// A step may look through the whole of a name, and no module path comes near.
+constexpr std::size_t kLongestSubject = 4096;
 
 struct PythonRegex::Code {
   std::string pattern;
   pcre2_code* compiled = nullptr;
   pcre2_match_context* limits = pcre2_match_context_create(nullptr);
 
-  Code() { pcre2_set_match_limit(limits, kMaxSteps); }
+  Code() {
+    pcre2_set_match_limit(limits, kMaxSteps);
+    pcre2_set_heap_limit(limits, kHeapKib);
+  }
   ~Code() {
     pcre2_match_context_free(limits);
     pcre2_code_free(compiled);
@@ -45,6 +52,12 @@ std::string error_text(int code) {
 
 template <typename Code>
 bool run(const Code& code, std::string_view subject, std::uint32_t options, MatchData& match) {
+  if (subject.size() > kLongestSubject)
+    throw Error(ErrorKind::usage, "cannot match the regular expression " + in_quotes(code.pattern) +
+                                      " against " + in_quotes(subject) + ": a name of " +
+                                      std::to_string(subject.size()) +
+                                      " bytes, expected at most " +
+                                      std::to_string(kLongestSubject));
   const int result = pcre2_match(code.compiled, reinterpret_cast<PCRE2_SPTR>(subject.data()),
                                  subject.size(), 0, options, match.data, code.limits);
   if (result == PCRE2_ERROR_NOMATCH) return false;

@@ -3,7 +3,9 @@
 #include <unordered_map>
 #include <utility>
 
+#include "format/allocation_budget.h"
 #include "format/json_events.h"
+#include "lora/base/error.h"
 #include "lora/base/mapped_file.h"
 #include "lora/checkpoint/tokenizer_files.h"
 
@@ -12,16 +14,26 @@ namespace {
 
 constexpr double kLargestId = 1e15;
 
+// A token in the table, and once more in the list of those that the other file has not.
+constexpr std::uint64_t kTokenBytes = 160;
+constexpr std::uint64_t kBase = std::uint64_t{24} << 20;
+
 using Vocabulary = std::unordered_map<std::string, std::int64_t>;
 
 /// Collects `model.vocab` (an object token -> id; for Unigram models a list of [token, score] whose
 /// position is the id) and `added_tokens` (objects with `content` and `id`).
 class VocabularyReader final : public JsonEvents {
  public:
+  VocabularyReader(std::uint64_t file_size, std::string context)
+      : budget_(file_size, kBase), context_(std::move(context)) {}
+
   void open_object() override { open('{'); }
   void open_array() override { open('['); }
   void close() override {
-    if (is_at("added_tokens", 3) && !content_.empty()) tokens_[std::exchange(content_, {})] = id_;
+    if (is_at("added_tokens", 3) && !content_.empty()) {
+      spend(content_);
+      tokens_[std::exchange(content_, {})] = id_;
+    }
     path_.pop_back();
     next_item();
   }
@@ -29,15 +41,20 @@ class VocabularyReader final : public JsonEvents {
   void text(std::string_view value) override {
     if (is_at("added_tokens", 3) && path_.back().key == "content") content_ = value;
     // [token, score]: the token stands first.
-    if (is_in_vocabulary(4) && path_.back().kind == '[' && path_.back().index == 0)
+    if (is_in_vocabulary(4) && path_.back().kind == '[' && path_.back().index == 0) {
+      spend(value);
       tokens_.emplace(value, path_[2].index);
+    }
     next_item();
   }
   void number(double value) override {
     const bool is_id = value >= 0 && value < kLargestId;
     const std::int64_t id = is_id ? static_cast<std::int64_t>(value) : -1;
     if (is_at("added_tokens", 3) && path_.back().key == "id") id_ = id;
-    if (is_in_vocabulary(3) && path_.back().kind == '{') tokens_.emplace(path_.back().key, id);
+    if (is_in_vocabulary(3) && path_.back().kind == '{') {
+      spend(path_.back().key);
+      tokens_.emplace(path_.back().key, id);
+    }
     next_item();
   }
   void other() override { next_item(); }
@@ -50,6 +67,13 @@ class VocabularyReader final : public JsonEvents {
     std::string key;         ///< of the member being read
     std::int64_t index = 0;  ///< of the item being read
   };
+  void spend(std::string_view token) {
+    if (!budget_.spend(kTokenBytes + 2 * token.size()))
+      throw Error(ErrorKind::malformed, "cannot read " + context_ +
+                                            ": its vocabulary would take more memory than a file "
+                                            "of its size justifies")
+          .in_file(context_);
+  }
   void open(char kind) { path_.push_back({kind, {}, 0}); }
   void next_item() {
     if (!path_.empty()) ++path_.back().index;
@@ -61,6 +85,8 @@ class VocabularyReader final : public JsonEvents {
     return is_at("model", depth) && path_[1].key == "vocab";
   }
 
+  AllocationBudget budget_;
+  std::string context_;
   std::vector<Level> path_;
   Vocabulary tokens_;
   std::string content_;
@@ -69,7 +95,7 @@ class VocabularyReader final : public JsonEvents {
 
 Vocabulary read_vocabulary(const std::filesystem::path& path) {
   const auto file = MappedFile::open(path);
-  VocabularyReader reader;
+  VocabularyReader reader(file->bytes().size(), path.string());
   scan_json({reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size()},
             path.string(), reader);
   return reader.take();

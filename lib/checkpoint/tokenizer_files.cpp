@@ -13,16 +13,19 @@ namespace fs = std::filesystem;
 
 constexpr std::uintmax_t kLargestFile = std::uintmax_t{256} << 20;
 
-std::optional<std::string> read_small(const fs::path& path) {
+std::shared_ptr<const MappedFile> open_small(const fs::path& path) {
   std::error_code failed;
   if (!fs::is_regular_file(path, failed) || fs::file_size(path, failed) > kLargestFile || failed)
-    return std::nullopt;
+    return nullptr;
   try {
-    const auto file = MappedFile::open(path);
-    return std::string(reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size());
+    return MappedFile::open(path);
   } catch (const Error&) {
-    return std::nullopt;
+    return nullptr;
   }
+}
+
+std::string_view text_of(const MappedFile& file) {
+  return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
 }
 
 // A string, or a list of {"name", "template"}.
@@ -50,14 +53,16 @@ std::optional<Digest> TokenizerFiles::chat_template_digest() const {
 TokenizerFiles read_tokenizer_files(const fs::path& directory) {
   TokenizerFiles files;
   if (directory.empty()) return files;
-  if (const auto text = read_small(directory / kTokenizerName))
-    files.tokenizer = sha256(std::as_bytes(std::span(*text)));
-  files.chat_template = read_small(directory / kChatTemplateName);
-  if (files.chat_template) return files;
-  const auto config = read_small(directory / kTokenizerConfigName);
+  if (const auto file = open_small(directory / kTokenizerName))
+    files.tokenizer = sha256(file->bytes());
+  if (const auto file = open_small(directory / kChatTemplateName)) {
+    files.chat_template = text_of(*file);
+    return files;
+  }
+  const auto config = open_small(directory / kTokenizerConfigName);
   if (!config) return files;
   try {
-    const Json document = parse_json(*config, kTokenizerConfigName);
+    const Json document = parse_json(text_of(*config), kTokenizerConfigName);
     if (const Json* entry = document.find("chat_template"))
       files.chat_template = template_of(*entry);
   } catch (const Error&) {

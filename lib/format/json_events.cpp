@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "format/json_text.h"
 #include "lora/base/error.h"
 
 namespace lora {
@@ -80,6 +81,11 @@ class Forwarder final : public nlohmann::json_sax<nlohmann::json> {
 }  // namespace
 
 void scan_json(std::string_view text, std::string_view context, JsonEvents& events) {
+  if (has_longer_token(text, kLongestTokenOfFile))
+    throw Error(ErrorKind::malformed,
+                "cannot read " + std::string(context) + ": it has a string or number of more than " +
+                    std::to_string(kLongestTokenOfFile) + " bytes")
+        .in_file(std::string(context));
   Forwarder forwarder(context, events);
   nlohmann::json::sax_parse(text.begin(), text.end(), &forwarder);
 }

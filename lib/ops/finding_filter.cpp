@@ -25,11 +25,6 @@ std::set<std::string> rules_of(const std::vector<std::string>& selectors) {
   return ids;
 }
 
-bool accepts(const AcceptedFinding& entry, const AcceptedFinding& found, std::string_view adapter) {
-  return entry.rule == found.rule && entry.module == found.module && entry.tensor == found.tensor &&
-         entry.message == found.message && (entry.adapter.empty() || entry.adapter == adapter);
-}
-
 void sort_without_repeats(std::vector<AcceptedFinding>& entries) {
   std::sort(entries.begin(), entries.end());
   entries.erase(std::unique(entries.begin(), entries.end()), entries.end());
@@ -43,9 +38,14 @@ AcceptedFinding accepted_form(const Finding& finding) {
 
 std::optional<std::size_t> FindingBaseline::find(const Finding& finding,
                                                  std::string_view adapter) const {
-  const AcceptedFinding found = accepted_form(finding);
-  for (std::size_t i = 0; i < accepted.size(); ++i)
-    if (accepts(accepted[i], found, adapter)) return i;
+  if (accepted.empty()) return std::nullopt;
+  AcceptedFinding wanted = accepted_form(finding);
+  for (const std::string_view name : {std::string_view(), adapter}) {
+    wanted.adapter = name;
+    const auto entry = std::lower_bound(accepted.begin(), accepted.end(), wanted);
+    if (entry != accepted.end() && *entry == wanted)
+      return static_cast<std::size_t>(entry - accepted.begin());
+  }
   return std::nullopt;
 }
 

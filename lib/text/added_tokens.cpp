@@ -33,44 +33,44 @@ std::size_t white_space_after(std::string_view text, std::size_t begin) {
 
 void AddedTokenMatcher::add(const AddedToken& token, std::string_view spelling) {
   if (spelling.empty()) return;
-  std::uint32_t node = 0;
-  for (const char c : spelling) {
-    const auto byte = static_cast<unsigned char>(c);
-    auto& children = nodes_[node].children;
-    const auto child = std::find_if(children.begin(), children.end(),
-                                    [&](const auto& entry) { return entry.first == byte; });
-    if (child != children.end()) {
-      node = child->second;
-    } else {
-      const auto created = static_cast<std::uint32_t>(nodes_.size());
-      children.emplace_back(byte, created);
-      nodes_.emplace_back();
-      node = created;
-    }
-  }
-  if (nodes_[node].token >= 0) return;  // two tokens may normalize to the same text: the first wins
-  nodes_[node].token = static_cast<std::int32_t>(tokens_.size());
-  tokens_.push_back(token);
+  entries_.push_back({std::string(spelling), token, kNone});
   starts_[static_cast<unsigned char>(spelling.front())] = true;
 }
 
-bool AddedTokenMatcher::match(std::string_view text, std::size_t begin, std::size_t& end,
-                              std::int32_t& token) const {
-  std::uint32_t node = 0;
-  token = -1;
-  for (std::size_t i = begin; i < text.size(); ++i) {
-    const auto byte = static_cast<unsigned char>(text[i]);
-    const auto& children = nodes_[node].children;
-    const auto child = std::find_if(children.begin(), children.end(),
-                                    [&](const auto& entry) { return entry.first == byte; });
-    if (child == children.end()) break;
-    node = child->second;
-    if (nodes_[node].token >= 0) {
-      token = nodes_[node].token;
-      end = i + 1;
-    }
+void AddedTokenMatcher::index() {
+  std::stable_sort(entries_.begin(), entries_.end(),
+                   [](const Entry& a, const Entry& b) { return a.spelling < b.spelling; });
+  entries_.erase(
+      std::unique(entries_.begin(), entries_.end(),
+                  [](const Entry& a, const Entry& b) { return a.spelling == b.spelling; }),
+      entries_.end());
+  std::vector<std::uint32_t> open;  // spellings that begin each other
+  for (std::uint32_t i = 0; i < entries_.size(); ++i) {
+    while (!open.empty() && !entries_[i].spelling.starts_with(entries_[open.back()].spelling))
+      open.pop_back();
+    if (!open.empty()) entries_[i].parent = open.back();
+    open.push_back(i);
   }
-  return token >= 0;
+}
+
+// Every spelling that the text begins with also begins the last one that does not sort after it.
+const AddedTokenMatcher::Entry* AddedTokenMatcher::match(std::string_view text,
+                                                         std::size_t begin) const {
+  const std::string_view rest = text.substr(begin);
+  const auto after =
+      std::upper_bound(entries_.begin(), entries_.end(), rest,
+                       [](std::string_view a, const Entry& b) { return a < b.spelling; });
+  if (after == entries_.begin()) return nullptr;
+  const Entry* entry = &*std::prev(after);
+  const std::string_view spelling = entry->spelling;
+  const auto common = static_cast<std::size_t>(
+      std::mismatch(spelling.begin(), spelling.end(), rest.begin(), rest.end()).first -
+      spelling.begin());
+  while (entry->spelling.size() > common) {
+    if (entry->parent == kNone) return nullptr;
+    entry = &entries_[entry->parent];
+  }
+  return entry;
 }
 
 std::vector<TextSpan> AddedTokenMatcher::split(std::string_view text) const {
@@ -78,15 +78,16 @@ std::vector<TextSpan> AddedTokenMatcher::split(std::string_view text) const {
   std::size_t covered = 0;
   std::size_t i = 0;
   while (i < text.size()) {
-    std::size_t end = 0;
-    std::int32_t found = -1;
-    if (!starts_[static_cast<unsigned char>(text[i])] || !match(text, i, end, found)) {
+    const Entry* found =
+        starts_[static_cast<unsigned char>(text[i])] ? match(text, i) : nullptr;
+    if (found == nullptr) {
       ++i;
       continue;
     }
     std::size_t begin = i;
+    std::size_t end = begin + found->spelling.size();
     i = end;  // a match that is turned down below still uses up its text
-    const AddedToken& token = tokens_[static_cast<std::size_t>(found)];
+    const AddedToken& token = found->token;
     if (token.single_word) {
       const bool free_before = begin == 0 || !is_word_at(text, utf8_previous(text, begin));
       const bool free_after = end == text.size() || !is_word_at(text, end);

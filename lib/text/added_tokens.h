@@ -26,26 +26,31 @@ struct TextSpan {
   std::size_t end;
 };
 
-/// Leftmost-longest search for a set of added tokens (a trie tried where a first byte fits).
+/// Leftmost-longest search for a set of added tokens (among the sorted spellings, where a first
+/// byte fits).
 class AddedTokenMatcher {
  public:
-  /// `spelling` is what to look for: the content, or its normalized form.
+  /// `spelling` is what to look for: the content, or its normalized form. Of two tokens with the
+  /// same spelling the first wins.
   void add(const AddedToken& token, std::string_view spelling);
-  bool empty() const { return tokens_.empty(); }
+  /// Call once, after the last add().
+  void index();
+  bool empty() const { return entries_.empty(); }
 
   /// Cuts `text` into spans, in order. Empty stretches between tokens are left out.
   std::vector<TextSpan> split(std::string_view text) const;
 
  private:
-  struct Node {
-    std::vector<std::pair<unsigned char, std::uint32_t>> children;
-    std::int32_t token = -1;  // index into tokens_
+  static constexpr std::uint32_t kNone = 0xFFFFFFFF;
+  struct Entry {
+    std::string spelling;
+    AddedToken token;
+    std::uint32_t parent = kNone;  // the longest other spelling that this one starts with
   };
-  /// Longest token that starts at `begin`; false when none does.
-  bool match(std::string_view text, std::size_t begin, std::size_t& end, std::int32_t& token) const;
+  /// Longest token that starts at `begin`; null when none does.
+  const Entry* match(std::string_view text, std::size_t begin) const;
 
-  std::vector<AddedToken> tokens_;
-  std::vector<Node> nodes_{1};
+  std::vector<Entry> entries_;  // by spelling
   std::array<bool, 256> starts_{};
 };
 

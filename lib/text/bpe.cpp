@@ -6,6 +6,7 @@
 #include <limits>
 #include <queue>
 
+#include "format/in_quotes.h"
 #include "text/byte_alphabet.h"
 #include "text/component.h"
 #include "text/utf8.h"
@@ -39,7 +40,7 @@ std::uint64_t hash_of(std::string_view text) {
 }  // namespace
 
 void TokenIndex::reserve(std::size_t count, std::size_t bytes) {
-  slots_.assign(std::bit_ceil(std::max<std::size_t>(count * 2, 16)), {});
+  slots_.assign(std::bit_ceil(std::max<std::size_t>(count + count / 2, 16)), {});
   texts_.reserve(bytes);
 }
 
@@ -91,20 +92,24 @@ BpeCache::Line& BpeCache::line_of(const std::array<std::uint64_t, 2>& key) {
 
 Bpe::Bpe(const BpeVocabulary& vocabulary, const std::string& context)
     : fuse_unk_(vocabulary.fuse_unk), ignore_merges_(vocabulary.ignore_merges) {
+  const TokenTables& tables = vocabulary.tables;
   std::size_t bytes = 0;
-  for (const auto& [spelling, id] : vocabulary.tokens) bytes += spelling.size();
-  by_spelling_.reserve(vocabulary.tokens.size(), bytes);
-  if (ignore_merges_) by_bytes_.reserve(vocabulary.tokens.size(), bytes);
-  for (const auto& [spelling, id] : vocabulary.tokens) {
-    if (id < 0 || id > kMaxTokenId)
-      throw malformed_tokenizer("token \"" + spelling + "\" has id " + std::to_string(id) +
-                                    ", expected 0 to " + std::to_string(kMaxTokenId),
+  for (const TokenTables::Token& token : tables.tokens) bytes += token.size;
+  by_spelling_.reserve(tables.tokens.size(), bytes);
+  if (ignore_merges_) by_bytes_.reserve(tables.tokens.size(), bytes);
+  for (const TokenTables::Token& token : tables.tokens) {
+    const std::string_view spelling = tables.spelling(token);
+    if (token.id < 0 || token.id > kMaxTokenId)
+      throw malformed_tokenizer("token " + in_quotes(spelling) + " has id " +
+                                    std::to_string(token.id) + ", expected 0 to " +
+                                    std::to_string(kMaxTokenId),
                                 context);
-    if (!by_spelling_.insert(spelling, static_cast<std::uint32_t>(id)))
-      throw malformed_tokenizer("token \"" + spelling + "\" is in the vocabulary twice", context);
+    if (!by_spelling_.insert(spelling, static_cast<std::uint32_t>(token.id)))
+      throw malformed_tokenizer("token " + in_quotes(spelling) + " is in the vocabulary twice",
+                                context);
     if (!ignore_merges_) continue;
     if (const auto raw = bytes_of_spelling(spelling))
-      by_bytes_.insert(*raw, static_cast<std::uint32_t>(id));
+      by_bytes_.insert(*raw, static_cast<std::uint32_t>(token.id));
   }
   for (unsigned byte = 0; byte < 256; ++byte) {
     const char raw = static_cast<char>(byte);
@@ -117,24 +122,24 @@ Bpe::Bpe(const BpeVocabulary& vocabulary, const std::string& context)
           "unk_token \"" + vocabulary.unk_token + "\" is not in the vocabulary", context);
   }
 
-  merges_.resize(std::bit_ceil(std::max<std::size_t>(vocabulary.merges.size() * 2, 16)));
+  const std::size_t count = tables.merges.size();
+  merges_.resize(std::bit_ceil(std::max<std::size_t>(count + count / 2, 16)));
   mask_ = merges_.size() - 1;
-  std::string result;
-  for (std::size_t rank = 0; rank < vocabulary.merges.size(); ++rank) {
-    const std::string& left = vocabulary.merges[rank].first;
-    const std::string& right = vocabulary.merges[rank].second;
-    result.assign(left).append(right);
-    const auto id_of = [&](const std::string& spelling) {
+  std::uint32_t rank = 0;
+  for (const TokenTables::Merge& merge : tables.merges) {
+    const auto id_of = [&](std::string_view spelling) {
       const std::uint32_t id = by_spelling_.find(spelling);
       if (id == TokenIndex::kNone)
-        throw malformed_tokenizer("merge " + std::to_string(rank) + " (\"" + left + "\" + \"" +
-                                      right + "\") needs the token \"" + spelling +
-                                      "\", which is not in the vocabulary",
+        throw malformed_tokenizer("merge " + std::to_string(rank) + " (" +
+                                      in_quotes(tables.left(merge)) + " + " +
+                                      in_quotes(tables.right(merge)) + ") needs the token " +
+                                      in_quotes(spelling) + ", which is not in the vocabulary",
                                   context);
-      return std::uint64_t{id};
+      return id;
     };
-    insert({id_of(left) << 32 | id_of(right), static_cast<std::uint32_t>(rank),
-            static_cast<std::uint32_t>(id_of(result))});
+    insert({std::uint64_t{id_of(tables.left(merge))} << 32 | id_of(tables.right(merge)), rank,
+            id_of(tables.result(merge))});
+    ++rank;
   }
 }
 

@@ -5,8 +5,9 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
+
+#include "text/token_tables.h"
 
 namespace lora::text {
 
@@ -14,9 +15,8 @@ namespace lora::text {
 inline constexpr std::int64_t kMaxTokenId = (std::int64_t{1} << 24) - 1;
 
 struct BpeVocabulary {
-  std::vector<std::pair<std::string, std::int64_t>> tokens;  ///< spelling in the byte alphabet, id
-  std::vector<std::pair<std::string, std::string>> merges;   ///< by rank, best first
-  std::string unk_token;                                     ///< empty: none
+  TokenTables tables;
+  std::string unk_token;  ///< empty: none
   bool fuse_unk = false;
   bool ignore_merges = false;  ///< a piece that is a token is that token
 };

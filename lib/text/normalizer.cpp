@@ -13,6 +13,17 @@
 namespace lora::text {
 namespace {
 
+constexpr std::size_t kMostSteps = 256;
+
+// The longest normal form of a character is 18 times as long; steps that replace text by longer
+// text could multiply each other.
+void require_growth(std::size_t before, std::size_t after) {
+  if (after > 4096 + 32 * before)
+    throw Error(ErrorKind::unsupported,
+                "cannot normalize text: " + std::to_string(before) + " bytes would become " +
+                    std::to_string(after) + " or more");
+}
+
 class UnicodeForm : public NormalizerStep {
  public:
   explicit UnicodeForm(int options) : options_(static_cast<utf8proc_option_t>(options)) {}
@@ -76,6 +87,7 @@ class Replace : public NormalizerStep {
     std::size_t covered = 0;
     for (std::size_t at = text.find(from_); at != std::string::npos;
          at = text.find(from_, covered)) {
+      require_growth(text.size(), out.size() + at - covered + to_.size());
       out.append(text, covered, at - covered).append(to_);
       covered = at + from_.size();
     }
@@ -118,10 +130,16 @@ void Normalizer::add(const Json& document, const std::string& context) {
   } else {
     throw unsupported_component("normalizer", type, context);
   }
+  if (steps_.size() > kMostSteps)
+    throw unsupported_component("normalizer", "with more than 256 steps", context);
 }
 
 std::string Normalizer::apply(std::string text) const {
-  for (const auto& step : steps_) text = step->apply(std::move(text));
+  const std::size_t before = text.size();
+  for (const auto& step : steps_) {
+    text = step->apply(std::move(text));
+    require_growth(before, text.size());
+  }
   return text;
 }
 

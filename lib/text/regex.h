@@ -21,11 +21,15 @@ class Regex {
   Regex(const std::string& expression, std::string_view context);
 
   /// Leftmost match at or after `from`; false when there is none. `text` is well-formed UTF-8.
-  /// Throws Error(resources) when the match needs more stack than is allowed.
+  /// Throws Error(unsupported) that names the pattern and the file when the match takes more steps
+  /// than a hundred thousand and 16 a byte of text from each place it is tried at, or more than
+  /// 32 MiB.
   bool find(std::string_view text, std::size_t from, RegexMatch& match) const;
 
  private:
   std::shared_ptr<void> code_;
+  std::string expression_;
+  std::string context_;
 };
 
 /// `text` as an expression that matches exactly it.

@@ -1,6 +1,7 @@
 #include "lora/text/tokenizer.h"
 
 #include <algorithm>
+#include <deque>
 #include <limits>
 #include <map>
 #include <mutex>
@@ -23,6 +24,11 @@ namespace lora {
 namespace {
 
 using namespace text;
+
+// The search for added tokens tries one at every byte of a text.
+constexpr std::size_t kLongestAddedToken = 1024;
+// The token itself, its place by content, and its copy in a matcher.
+constexpr std::uint64_t kAddedTokenBytes = 384;
 
 const Json& member_or_null(const Json& document, std::string_view key) {
   static const Json null;
@@ -52,8 +58,7 @@ BpeVocabulary vocabulary_of(TokenizerFile& file, const std::string& context) {
       throw unsupported_component("model", std::string("BPE with ") + key, context);
   }
   BpeVocabulary vocabulary;
-  vocabulary.tokens = std::move(file.vocab);
-  vocabulary.merges = std::move(file.merges);
+  vocabulary.tables = std::move(file.tables);
   const Json* unk = document.find("unk_token");
   if (unk && unk->as_string()) vocabulary.unk_token = *unk->as_string();
   vocabulary.fuse_unk = flag("fuse_unk");
@@ -114,58 +119,74 @@ struct Tokenizer::Impl {
         pre_tokenizer(member_or_null(file.rest, "pre_tokenizer"), context),
         post_processor(member_or_null(file.rest, "post_processor"), context) {
     require_byte_level_decoder(member_or_null(file.rest, "decoder"), context);
-    for (const AddedToken& token : added_tokens_of(file.rest, context)) add(token);
+    for (AddedToken& token : added_tokens_of(file.rest, context)) add(std::move(token), file.budget);
     for (const AddedToken& token : extra)
-      if (!added_ids.contains(token.content)) add(token);
+      if (!added_places.contains(token.content)) add(token, file.budget);
     for (const AddedToken& token : added) {
-      AddedTokenMatcher& matcher = token.normalized ? normalized_tokens : raw_tokens;
-      matcher.add(token, token.normalized ? normalizer.apply(token.content) : token.content);
+      if (!token.normalized) {
+        raw_tokens.add(token, token.content);
+        continue;
+      }
+      const std::string normal = normalizer.apply(token.content);
+      spend_memory_of_tokenizer(file.budget, 4 * normal.size(), context);
+      normalized_tokens.add(token, normal);
     }
-    index_spellings();
+    raw_tokens.index();
+    normalized_tokens.index();
+    index_spellings(file.budget);
   }
 
   // A token that the model knows has the model's id. Others are numbered after the vocabulary, as
   // the reference does whatever the file says, so a file in disorder reads the same there and here.
-  void add(AddedToken token) {
+  void add(AddedToken token, AllocationBudget& budget) {
     if (token.content.empty()) return;
+    if (token.content.size() > kLongestAddedToken)
+      throw malformed_tokenizer("an added token has " + std::to_string(token.content.size()) +
+                                    " bytes, expected at most " +
+                                    std::to_string(kLongestAddedToken),
+                                context);
+    spend_memory_of_tokenizer(budget, kAddedTokenBytes + 4 * token.content.size(), context);
     const std::uint32_t known = bpe.find(token.content);
-    const auto earlier = added_ids.find(token.content);
+    const auto [place, is_new] = added_places.try_emplace(token.content, added.size());
     if (known != TokenIndex::kNone) {
       token.id = known;
-    } else if (earlier != added_ids.end()) {
-      token.id = earlier->second;
+    } else if (!is_new) {
+      token.id = added[place->second].id;
     } else {
-      token.id = static_cast<std::int64_t>(vocabulary.tokens.size());
-      for (const AddedToken& other : added) token.id = std::max(token.id, other.id + 1);
+      token.id =
+          std::max(static_cast<std::int64_t>(vocabulary.tables.tokens.size()), largest_added + 1);
     }
-    added_ids[token.content] = token.id;
-    const auto same = std::find_if(added.begin(), added.end(), [&](const AddedToken& other) {
-      return other.content == token.content;
-    });
-    if (same != added.end()) {
-      *same = std::move(token);
-    } else {
+    largest_added = std::max(largest_added, token.id);
+    if (is_new) {
       added.push_back(std::move(token));
+    } else {
+      added[place->second] = std::move(token);
     }
   }
 
-  void index_spellings() {
-    std::int64_t last = -1;
-    for (const auto& [spelling, id] : vocabulary.tokens) last = std::max(last, id);
-    for (const AddedToken& token : added) last = std::max(last, token.id);
-    spellings.resize(static_cast<std::size_t>(last + 1));
-    special.resize(spellings.size());
-    for (auto& [spelling, id] : vocabulary.tokens)
-      spellings[static_cast<std::size_t>(id)] = std::move(spelling);
-    vocabulary.merges = {};
-    model_size = vocabulary.tokens.size();
-    vocabulary.tokens = {};
+  void index_spellings(AllocationBudget& budget) {
+    const TokenTables& tables = vocabulary.tables;
+    std::int64_t last = largest_added;
+    for (const TokenTables::Token& token : tables.tokens) last = std::max(last, token.id);
+    model_size = tables.tokens.size();
+    // The tokens themselves are paid for, holes between their ids are not.
+    const auto count = static_cast<std::size_t>(last + 1);
+    if (count > model_size)
+      spend_memory_of_tokenizer(budget, (count - model_size) * (sizeof(std::string_view) + 1),
+                                context);
+    vocabulary.tables.merges = {};
+    spellings.resize(count);
+    special.resize(count);
+    for (const TokenTables::Token& token : tables.tokens)
+      spellings[static_cast<std::size_t>(token.id)] = tables.spelling(token);
+    vocabulary.tables.tokens = {};
     total_size = model_size;
     for (const AddedToken& token : added) {
       if (bpe.find(token.content) == TokenIndex::kNone) ++total_size;
       // The reference names and decodes such a token by its normalized form.
       spellings[static_cast<std::size_t>(token.id)] =
-          token.normalized ? normalizer.apply(token.content) : token.content;
+          token.normalized ? normalized_names.emplace_back(normalizer.apply(token.content))
+                           : token.content;
       special[static_cast<std::size_t>(token.id)] = token.special;
     }
   }
@@ -215,7 +236,7 @@ struct Tokenizer::Impl {
     const auto index = static_cast<std::size_t>(id);
     if (skip_special_tokens && special[index]) return;
     const auto raw = bytes_of_spelling(spellings[index]);
-    bytes += raw ? *raw : spellings[index];
+    bytes += raw ? std::string_view(*raw) : spellings[index];
   }
 
   std::unique_ptr<BpeCache> borrow_cache() const {
@@ -232,15 +253,15 @@ struct Tokenizer::Impl {
   }
 
   std::optional<TokenId> id_of_name(const std::string& name) const {
-    const auto found = added_ids.find(name);
-    if (found != added_ids.end()) return found->second;
+    const auto found = added_places.find(name);
+    if (found != added_places.end()) return added[found->second].id;
     const std::uint32_t id = bpe.find(name);
     return id == TokenIndex::kNone ? std::nullopt : std::optional<TokenId>(id);
   }
 
   std::string name_of_id(const std::optional<TokenId>& id) const {
     const bool known = id && *id >= 0 && *id < static_cast<TokenId>(spellings.size());
-    return known ? spellings[static_cast<std::size_t>(*id)] : std::string();
+    return std::string(known ? spellings[static_cast<std::size_t>(*id)] : std::string_view());
   }
 
   void set_special(const SpecialTokens& tokens) {
@@ -253,17 +274,19 @@ struct Tokenizer::Impl {
   }
 
   std::string context;
-  BpeVocabulary vocabulary;  // emptied once indexed
+  BpeVocabulary vocabulary;  // only the text once indexed
   Bpe bpe;
   Normalizer normalizer;
   PreTokenizer pre_tokenizer;
   PostProcessor post_processor;
   std::vector<AddedToken> added;
-  std::map<std::string, TokenId, std::less<>> added_ids;
+  std::map<std::string, std::size_t, std::less<>> added_places;  // into `added`
+  std::int64_t largest_added = -1;
+  std::deque<std::string> normalized_names;
   AddedTokenMatcher raw_tokens;
   AddedTokenMatcher normalized_tokens;
-  std::vector<std::string> spellings;  // by id, empty for holes
-  std::vector<char> special;           // by id
+  std::vector<std::string_view> spellings;  // by id, empty for holes; into the three above
+  std::vector<char> special;                // by id
   std::size_t model_size = 0;
   std::size_t total_size = 0;
   std::optional<TokenId> bos, eos, pad;

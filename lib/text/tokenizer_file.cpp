@@ -17,6 +17,7 @@ class Cursor {
   Cursor(std::string_view text, const std::string& context) : text_(text), context_(context) {}
 
   std::size_t position() const { return at_; }
+  void move_to(std::size_t position) { at_ = position; }
 
   char peek() {
     while (at_ < text_.size() &&
@@ -38,6 +39,11 @@ class Cursor {
 
   std::string string() {
     std::string out;
+    append_string(out);
+    return out;
+  }
+
+  void append_string(std::string& out) {
     take('"');
     for (;;) {
       std::size_t end = at_;
@@ -53,7 +59,6 @@ class Cursor {
       escape(out);
     }
     ++at_;
-    return out;
   }
 
   std::int64_t integer() {
@@ -165,67 +170,160 @@ void each_item(Cursor& cursor, Item&& item) {
   cursor.take(']');
 }
 
-void read_vocab(Cursor& cursor, TokenizerFile& file, const std::string& context) {
-  if (cursor.peek() != '{')
-    throw unsupported_component("model", "with a vocabulary that is not a map", context);
-  each_member(cursor,
-              [&](const std::string& key) { file.vocab.emplace_back(key, cursor.integer()); });
+// Index entry, place in the table, and name by id of a token; the spelling is kept in three places.
+constexpr std::uint64_t kTokenBytes = 128;
+// Place in the table and in the index.
+constexpr std::uint64_t kMergeBytes = 64;
+constexpr std::uint64_t kBase = std::uint64_t{56} << 20;
+constexpr std::size_t kMaxFileSize = std::size_t{512} << 20;  // offsets into it have 32 bits
+constexpr std::size_t kMaxRestSize = std::size_t{16} << 20;
+
+// What a value holds on the heap.
+std::uint64_t footprint(const Json& value) {
+  std::uint64_t bytes = 0;
+  if (const std::string* text = value.as_string()) {
+    bytes = text->size();
+  } else if (const JsonArray* array = value.as_array()) {
+    bytes = array->capacity() * sizeof(Json);
+    for (const Json& item : *array) bytes += footprint(item);
+  } else if (const JsonObject* object = value.as_object()) {
+    bytes = 2 * object->size() * sizeof(JsonMember);
+    for (const auto& [name, member] : *object) bytes += 2 * name.size() + footprint(member);
+  }
+  return bytes;
 }
 
-void read_merges(Cursor& cursor, TokenizerFile& file, const std::string& context) {
-  each_item(cursor, [&] {
-    if (cursor.peek() == '[') {
-      cursor.take('[');
-      std::string left = cursor.string();
-      cursor.take(',');
-      file.merges.emplace_back(std::move(left), cursor.string());
-      cursor.take(']');
-      return;
-    }
-    const std::string both = cursor.string();
-    const std::size_t space = both.find(' ');
-    if (space == std::string::npos || both.find(' ', space + 1) != std::string::npos)
-      throw malformed_tokenizer("merge " + std::to_string(file.merges.size()) + " is \"" + both +
+class TableReader {
+ public:
+  TableReader(Cursor& cursor, TokenizerFile& file, const std::string& context)
+      : cursor_(cursor), file_(file), tables_(file.tables), context_(context) {}
+
+  void read_vocab() {
+    if (cursor_.peek() != '{')
+      throw unsupported_component("model", "with a vocabulary that is not a map", context_);
+    cursor_.take('{');
+    if (cursor_.take_if('}')) return;
+    do {
+      const std::uint32_t offset = here();
+      cursor_.append_string(tables_.text);
+      cursor_.take(':');
+      const std::uint32_t size = here() - offset;
+      spend_memory_of_tokenizer(file_.budget, kTokenBytes + 3 * std::uint64_t{size}, context_);
+      tables_.tokens.push_back({offset, size, cursor_.integer()});
+    } while (cursor_.take_if(','));
+    cursor_.take('}');
+  }
+
+  void read_merges() {
+    each_item(cursor_, [&] {
+      const std::uint32_t offset = here();
+      std::uint32_t left = 0;
+      if (cursor_.take_if('[')) {
+        cursor_.append_string(tables_.text);
+        left = here() - offset;
+        cursor_.take(',');
+        cursor_.append_string(tables_.text);
+        cursor_.take(']');
+      } else {
+        cursor_.append_string(tables_.text);
+        left = take_space_out(offset);
+      }
+      const std::uint32_t right = here() - offset - left;
+      spend_memory_of_tokenizer(file_.budget, kMergeBytes + left + right, context_);
+      tables_.merges.push_back({offset, left, right});
+    });
+  }
+
+ private:
+  std::uint32_t here() const { return static_cast<std::uint32_t>(tables_.text.size()); }
+
+  // "a b" at the end of the text becomes "ab"; gives the size of "a".
+  std::uint32_t take_space_out(std::uint32_t offset) {
+    std::string& text = tables_.text;
+    const std::size_t space = text.find(' ', offset);
+    if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos)
+      throw malformed_tokenizer("merge " + std::to_string(tables_.merges.size()) + " is \"" +
+                                    text.substr(offset) +
                                     "\", expected two tokens with one space between them",
-                                context);
-    file.merges.emplace_back(both.substr(0, space), both.substr(space + 1));
-  });
-}
+                                context_);
+    text.erase(space, 1);
+    return static_cast<std::uint32_t>(space) - offset;
+  }
 
-}  // namespace
+  Cursor& cursor_;
+  TokenizerFile& file_;
+  TokenTables& tables_;
+  const std::string& context_;
+};
 
-TokenizerFile parse_tokenizer(std::string_view text, const std::string& context) {
-  if (const std::size_t invalid = find_invalid_utf8(text); invalid != std::string_view::npos)
-    throw malformed_tokenizer("byte " + std::to_string(invalid) + " is not UTF-8", context);
-  TokenizerFile file;
+// Where the two tables begin, and the document without them.
+struct Outline {
+  std::optional<std::size_t> vocab;
+  std::optional<std::size_t> merges;
   std::string rest;
+};
+
+Outline outline_of(Cursor& cursor, std::string_view text) {
+  Outline outline;
   std::size_t copied = 0;
-  Cursor cursor(text, context);
-  const auto replace_by_null = [&](std::size_t begin) {
-    rest.append(text, copied, begin - copied).append("null");
-    copied = cursor.position();
-  };
   each_member(cursor, [&](const std::string& key) {
     if (key != "model" || cursor.peek() != '{') {
       cursor.skip_value();
       return;
     }
     each_member(cursor, [&](const std::string& field) {
-      cursor.peek();
+      const char first = cursor.peek();
       const std::size_t begin = cursor.position();
-      if (field == "vocab") {
-        read_vocab(cursor, file, context);
-        replace_by_null(begin);
-      } else if (field == "merges" && cursor.peek() == '[') {
-        read_merges(cursor, file, context);
-        replace_by_null(begin);
-      } else {
-        cursor.skip_value();
-      }
+      cursor.skip_value();
+      const bool is_vocab = field == "vocab";
+      if (!is_vocab && !(field == "merges" && first == '[')) return;
+      (is_vocab ? outline.vocab : outline.merges) = begin;
+      outline.rest.append(text, copied, begin - copied).append("null");
+      copied = cursor.position();
     });
   });
-  rest.append(text, copied);
-  file.rest = parse_json(rest, context);
+  outline.rest.append(text, copied);
+  return outline;
+}
+
+}  // namespace
+
+void spend_memory_of_tokenizer(AllocationBudget& budget, std::uint64_t bytes,
+                               const std::string& context) {
+  if (!budget.spend(bytes))
+    throw malformed_tokenizer("it would take more memory than a file of its size justifies",
+                              context);
+}
+
+TokenizerFile parse_tokenizer(std::string_view text, const std::string& context) {
+  if (text.size() > kMaxFileSize)
+    throw malformed_tokenizer("it has " + std::to_string(text.size()) + " bytes, expected at most " +
+                                  std::to_string(kMaxFileSize),
+                              context);
+  if (const std::size_t invalid = find_invalid_utf8(text); invalid != std::string_view::npos)
+    throw malformed_tokenizer("byte " + std::to_string(invalid) + " is not UTF-8", context);
+  Cursor cursor(text, context);
+  Outline outline = outline_of(cursor, text);
+  if (outline.rest.size() > kMaxRestSize)
+    throw malformed_tokenizer("it has " + std::to_string(outline.rest.size()) +
+                                  " bytes besides the vocabulary and the merges, expected at most " +
+                                  std::to_string(kMaxRestSize),
+                              context);
+  // The small part comes first: while it is parsed it takes the most.
+  TokenizerFile file{parse_json(outline.rest, context), {},
+                     AllocationBudget(2 * std::uint64_t{text.size()}, kBase)};
+  outline.rest = {};
+  spend_memory_of_tokenizer(file.budget, footprint(file.rest), context);
+  file.tables.text.reserve(text.size());
+  TableReader reader(cursor, file, context);
+  if (outline.vocab) {
+    cursor.move_to(*outline.vocab);
+    reader.read_vocab();
+  }
+  if (outline.merges) {
+    cursor.move_to(*outline.merges);
+    reader.read_merges();
+  }
   return file;
 }
 

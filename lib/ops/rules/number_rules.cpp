@@ -67,14 +67,35 @@ void no_op(const Subject& subject, Report& report) {
        .severity = all ? Severity::error : Severity::warning});
 }
 
-// Another record with the bytes this tensor now has: the tensors were exchanged.
-std::string owner_of_values(const Subject& subject, const std::string& key, const Tensor& tensor) {
-  for (const auto& [other, record] : subject.manifest->tensors)
-    if (other != key && record.shape == tensor.shape &&
-        tensor_digest(other, tensor) == record.digest)
-      return other;
-  return {};
-}
+// Looks for the record whose bytes a changed tensor now has: the two were exchanged. Every try
+// hashes the tensor under another name, so only as much is tried as real adapters ask for.
+class OwnerSearch {
+ public:
+  explicit OwnerSearch(const Manifest& manifest) {
+    for (const auto& [key, record] : manifest.tensors)
+      by_shape_[record.shape].emplace_back(&key, &record.digest);
+  }
+
+  /// Empty when there is none or it was not found within the limit.
+  std::string owner_of(const std::string& key, const Tensor& tensor) {
+    const auto same = by_shape_.find(tensor.shape);
+    if (same == by_shape_.end()) return {};
+    for (const auto& [other, digest] : same->second) {
+      if (*other == key) continue;
+      const std::size_t cost = kBytesPerTry + tensor.bytes.size();
+      if (cost > left_) return {};
+      left_ -= cost;
+      if (tensor_digest(*other, tensor) == *digest) return *other;
+    }
+    return {};
+  }
+
+ private:
+  static constexpr std::size_t kBytesPerTry = 256;
+  std::map<std::vector<std::int64_t>, std::vector<std::pair<const std::string*, const Digest*>>>
+      by_shape_;
+  std::size_t left_ = std::size_t{1} << 30;
+};
 
 void values_changed(const Subject& subject, Report& report) {
   if (!subject.manifest) return;
@@ -92,13 +113,15 @@ void values_changed(const Subject& subject, Report& report) {
   parallel_for(pairs.size(), subject.threads, [&](std::size_t i) {
     pairs[i].is_equal = tensor_digest(pairs[i].key, pairs[i].tensor) == pairs[i].record.digest;
   });
+  std::optional<OwnerSearch> search;
   for (const auto& [key, record, tensor, is_equal] : pairs) {
     if (is_equal) continue;
+    if (!search) search.emplace(*subject.manifest);
     std::string message;
     if (std::string(to_string(tensor.dtype)) != record.dtype || tensor.shape != record.shape) {
       message = "is " + std::string(to_string(tensor.dtype)) + " " + shape_to_string(tensor.shape) +
                 ", the record says " + record.dtype + " " + shape_to_string(record.shape);
-    } else if (const std::string owner = owner_of_values(subject, key, tensor); !owner.empty()) {
+    } else if (const std::string owner = search->owner_of(key, tensor); !owner.empty()) {
       message = "holds the values recorded for " + owner + ": tensors were exchanged";
     } else {
       message = "values differ from the record";
