@@ -55,8 +55,7 @@ bool run(const Code& code, std::string_view subject, std::uint32_t options, Matc
   if (subject.size() > kLongestSubject)
     throw Error(ErrorKind::usage, "cannot match the regular expression " + in_quotes(code.pattern) +
                                       " against " + in_quotes(subject) + ": a name of " +
-                                      std::to_string(subject.size()) +
-                                      " bytes, expected at most " +
+                                      std::to_string(subject.size()) + " bytes, expected at most " +
                                       std::to_string(kLongestSubject));
   const int result = pcre2_match(code.compiled, reinterpret_cast<PCRE2_SPTR>(subject.data()),
                                  subject.size(), 0, options, match.data, code.limits);

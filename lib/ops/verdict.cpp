@@ -36,12 +36,13 @@ std::size_t errors_in(const Findings& findings) {
 }
 
 std::string reason_of_errors(const Findings& findings) {
-  std::set<std::string> rules;
+  std::set<std::string> ids;
   for (const Finding& finding : findings)
-    if (finding.severity == Severity::error)
-      rules.insert(finding.rule + " " + std::string(rules::rule_by_id(finding.rule).info.name));
-  return count_text(errors_in(findings), "error") + ": " +
-         rules::join_some(std::vector<std::string>(rules.begin(), rules.end()));
+    if (finding.severity == Severity::error) ids.insert(finding.rule);
+  std::vector<std::string> rules;
+  for (const std::string& id : ids)
+    rules.push_back(id + " " + std::string(rules::rule_by_id(id).info.name));
+  return count_text(errors_in(findings), "error") + ": " + rules::join_some(rules);
 }
 
 std::string reason_of_plausible(const BaseIdentity* identity, const BaseEvidence& evidence,

@@ -78,8 +78,7 @@ std::vector<TextSpan> AddedTokenMatcher::split(std::string_view text) const {
   std::size_t covered = 0;
   std::size_t i = 0;
   while (i < text.size()) {
-    const Entry* found =
-        starts_[static_cast<unsigned char>(text[i])] ? match(text, i) : nullptr;
+    const Entry* found = starts_[static_cast<unsigned char>(text[i])] ? match(text, i) : nullptr;
     if (found == nullptr) {
       ++i;
       continue;

@@ -19,9 +19,9 @@ constexpr std::size_t kMostSteps = 256;
 // text could multiply each other.
 void require_growth(std::size_t before, std::size_t after) {
   if (after > 4096 + 32 * before)
-    throw Error(ErrorKind::unsupported,
-                "cannot normalize text: " + std::to_string(before) + " bytes would become " +
-                    std::to_string(after) + " or more");
+    throw Error(ErrorKind::unsupported, "cannot normalize text: " + std::to_string(before) +
+                                            " bytes would become " + std::to_string(after) +
+                                            " or more");
 }
 
 class UnicodeForm : public NormalizerStep {

@@ -71,7 +71,8 @@ Regex::Regex(const std::string& expression, std::string_view context)
   if (code == nullptr) {
     throw Error(ErrorKind::unsupported, "cannot compile the pattern " + in_quotes(expression) +
                                             " of " + std::string(context) + ": " +
-                                            message_of(error_number) + " at offset " + std::to_string(error_offset))
+                                            message_of(error_number) + " at offset " +
+                                            std::to_string(error_offset))
         .in_file(std::string(context));
   }
   code_ =
@@ -98,11 +99,10 @@ bool Regex::find(std::string_view text, std::size_t from, RegexMatch& match) con
   if (result == PCRE2_ERROR_NOMATCH) return false;
   // 0 means that the pattern has groups for which there was no room; the match itself is there.
   if (result < 0)
-    throw Error(ErrorKind::unsupported, "cannot split text with the pattern " +
-                                            in_quotes(expression_) + " of " + context_ + ": " +
-                                            message_of(result) + " at byte " +
-                                            std::to_string(from) + " of " +
-                                            std::to_string(text.size()))
+    throw Error(ErrorKind::unsupported,
+                "cannot split text with the pattern " + in_quotes(expression_) + " of " + context_ +
+                    ": " + message_of(result) + " at byte " + std::to_string(from) + " of " +
+                    std::to_string(text.size()))
         .in_file(context_);
   const PCRE2_SIZE* offsets = pcre2_get_ovector_pointer(data.get());
   match = {offsets[0], offsets[1]};

@@ -119,7 +119,8 @@ struct Tokenizer::Impl {
         pre_tokenizer(member_or_null(file.rest, "pre_tokenizer"), context),
         post_processor(member_or_null(file.rest, "post_processor"), context) {
     require_byte_level_decoder(member_or_null(file.rest, "decoder"), context);
-    for (AddedToken& token : added_tokens_of(file.rest, context)) add(std::move(token), file.budget);
+    for (AddedToken& token : added_tokens_of(file.rest, context))
+      add(std::move(token), file.budget);
     for (const AddedToken& token : extra)
       if (!added_places.contains(token.content)) add(token, file.budget);
     for (const AddedToken& token : added) {

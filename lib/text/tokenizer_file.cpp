@@ -297,20 +297,22 @@ void spend_memory_of_tokenizer(AllocationBudget& budget, std::uint64_t bytes,
 
 TokenizerFile parse_tokenizer(std::string_view text, const std::string& context) {
   if (text.size() > kMaxFileSize)
-    throw malformed_tokenizer("it has " + std::to_string(text.size()) + " bytes, expected at most " +
-                                  std::to_string(kMaxFileSize),
+    throw malformed_tokenizer("it has " + std::to_string(text.size()) +
+                                  " bytes, expected at most " + std::to_string(kMaxFileSize),
                               context);
   if (const std::size_t invalid = find_invalid_utf8(text); invalid != std::string_view::npos)
     throw malformed_tokenizer("byte " + std::to_string(invalid) + " is not UTF-8", context);
   Cursor cursor(text, context);
   Outline outline = outline_of(cursor, text);
   if (outline.rest.size() > kMaxRestSize)
-    throw malformed_tokenizer("it has " + std::to_string(outline.rest.size()) +
-                                  " bytes besides the vocabulary and the merges, expected at most " +
-                                  std::to_string(kMaxRestSize),
-                              context);
+    throw malformed_tokenizer(
+        "it has " + std::to_string(outline.rest.size()) +
+            " bytes besides the vocabulary and the merges, expected at most " +
+            std::to_string(kMaxRestSize),
+        context);
   // The small part comes first: while it is parsed it takes the most.
-  TokenizerFile file{parse_json(outline.rest, context), {},
+  TokenizerFile file{parse_json(outline.rest, context),
+                     {},
                      AllocationBudget(2 * std::uint64_t{text.size()}, kBase)};
   outline.rest = {};
   spend_memory_of_tokenizer(file.budget, footprint(file.rest), context);

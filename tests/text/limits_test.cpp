@@ -1,0 +1,106 @@
+#include <chrono>
+#include <string>
+
+#include "lora/format/json.h"
+#include "lora/text/tokenizer.h"
+#include "support/testing.h"
+#include "text/regex.h"
+
+namespace lora {
+namespace {
+
+using lora::testing::require_error;
+
+const std::filesystem::path kGolden = std::filesystem::path(LORA_SOURCE_DIR) / "tests/golden/text";
+
+Tokenizer load(const std::string& text) {
+  const testing::TempDir dir;
+  testing::write_file(dir / "t.json", text);
+  return Tokenizer::from_file(dir / "t.json");
+}
+
+std::string with_model(const std::string& vocab, const std::string& merges,
+                       const std::string& added = "", const std::string& normalizer = "null") {
+  return R"({"added_tokens":[)" + added + R"(],"normalizer":)" + normalizer +
+         R"(,"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false},)"
+         R"("decoder":{"type":"ByteLevel"},"model":{"type":"BPE","vocab":{)" +
+         vocab + R"(},"merges":[)" + merges + "]}}";
+}
+
+std::string repeated(const std::string& text, std::size_t count) {
+  std::string out;
+  for (std::size_t i = 0; i < count; ++i) out += text;
+  return out;
+}
+
+TEST_CASE("a pattern whose search explodes ends soon, with its name and that of the file") {
+  const text::Regex regex("(a+)+$", "dir/tokenizer.json");
+  const std::string text = std::string(200'000, 'a') + "b";
+  text::RegexMatch match;
+  const auto begin = std::chrono::steady_clock::now();
+  require_error(ErrorKind::unsupported, "\"(a+)+$\" of dir/tokenizer.json",
+                [&] { regex.find(text, 0, match); });
+  REQUIRE(std::chrono::steady_clock::now() - begin < std::chrono::seconds(10));
+  REQUIRE(regex.find("baaa", 0, match));
+  REQUIRE(match.begin == 1);
+}
+
+TEST_CASE("a megabyte on one line meets no limit of any tokenizer") {
+  for (const char* name :
+       {"gpt2", "smollm", "prefix_space", "llama3", "qwen2", "o200k_removed", "nfkc_lower", "nfd",
+        "digit_groups", "unknown", "unknown_fused", "unknown_dropped"}) {
+    INFO(name);
+    const Tokenizer tokenizer =
+        Tokenizer::from_file(kGolden / (std::string(name) + ".tokenizer.json"));
+    for (const std::string& text :
+         {std::string(1 << 20, ' ') + "x", std::string(1 << 20, 'a'), std::string(1 << 20, '!'),
+          repeated("Hello, w\xC3\xB6rld's 123  ", 50'000)})
+      REQUIRE(tokenizer.encode(text).size() > 0);
+  }
+}
+
+TEST_CASE("a vocabulary with holes takes no more memory than its file justifies") {
+  REQUIRE(load(with_model(R"("a":0,"b":100000)", "")).id_to_token(100000) == "b");
+  require_error(ErrorKind::malformed, "more memory than a file of its size justifies",
+                [] { load(with_model(R"("a":0,"b":16777215)", "")); });
+}
+
+TEST_CASE("merges beyond the memory that the file justifies are refused") {
+  const std::string vocab = R"("a":0,"b":1,"ab":2)";
+  const auto many = [&](std::size_t count) {
+    return with_model(vocab, R"("a b")" + repeated(R"(,"a b")", count));
+  };
+  REQUIRE(load(many(100'000)).encode("ab") == std::vector<TokenId>{2});
+  require_error(ErrorKind::malformed, "more memory than a file of its size justifies",
+                [&] { load(many(2'000'000)); });
+}
+
+TEST_CASE("added tokens are found longest first, and only up to their longest size") {
+  const auto token = [](int id, const std::string& content) {
+    return R"({"id":)" + std::to_string(id) + R"(,"content":")" + content + R"("})";
+  };
+  const Tokenizer tokenizer = load(
+      with_model(R"("x":0)", "", token(1, "ab") + "," + token(2, "abcd") + "," + token(3, "abz")));
+  REQUIRE(tokenizer.encode("xabcxabcdabyxabz") == std::vector<TokenId>{0, 1, 0, 2, 1, 0, 3});
+  REQUIRE(load(with_model(R"("x":0)", "", token(1, std::string(1024, 'y')))).vocab_size() == 2);
+  require_error(ErrorKind::malformed, "an added token has 1025 bytes",
+                [&] { load(with_model(R"("x":0)", "", token(1, std::string(1025, 'y')))); });
+}
+
+TEST_CASE("steps of a normalizer that multiply each other are stopped") {
+  const auto tenfold = [](std::size_t steps) {
+    const std::string step =
+        R"({"type":"Replace","pattern":{"String":"x"},"content":"xxxxxxxxxx"})";
+    return with_model(
+        R"("x":0)", "", "",
+        R"({"type":"Sequence","normalizers":[)" + step + repeated("," + step, steps - 1) + "]}");
+  };
+  REQUIRE(load(tenfold(2)).encode("x").size() == 100);
+  const Tokenizer tokenizer = load(tenfold(20));
+  require_error(ErrorKind::unsupported, "cannot normalize text: 1 bytes would become",
+                [&] { tokenizer.encode("x"); });
+  require_error(ErrorKind::unsupported, "more than 256 steps", [&] { load(tenfold(257)); });
+}
+
+}  // namespace
+}  // namespace lora
