@@ -82,9 +82,9 @@ class Forwarder final : public nlohmann::json_sax<nlohmann::json> {
 
 void scan_json(std::string_view text, std::string_view context, JsonEvents& events) {
   if (has_longer_token(text, kLongestTokenOfFile))
-    throw Error(ErrorKind::malformed,
-                "cannot read " + std::string(context) + ": it has a string or number of more than " +
-                    std::to_string(kLongestTokenOfFile) + " bytes")
+    throw Error(ErrorKind::malformed, "cannot read " + std::string(context) +
+                                          ": it has a string or number of more than " +
+                                          std::to_string(kLongestTokenOfFile) + " bytes")
         .in_file(std::string(context));
   Forwarder forwarder(context, events);
   nlohmann::json::sax_parse(text.begin(), text.end(), &forwarder);

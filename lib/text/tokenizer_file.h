@@ -1,7 +1,8 @@
 // tokenizer.json split into its two large tables and the small rest.
 //
 // A document tree for 49,152 tokens and 48,900 merges takes 50 ms to build; reading the two tables
-// straight into packed ones takes a fraction of that, and the rest is a few kilobytes of plain JSON.
+// straight into packed ones takes a fraction of that, and the rest is a few kilobytes of plain
+// JSON.
 #pragma once
 
 #include <filesystem>
