@@ -10,11 +10,14 @@ namespace lora {
 namespace {
 
 // The same bytes as a matrix: the first dimension stays, the others are joined.
+std::int64_t columns_of(const Tensor& tensor) {
+  return std::accumulate(tensor.shape.begin() + 1, tensor.shape.end(), std::int64_t{1},
+                         std::multiplies<>());
+}
+
 Tensor as_matrix(const Tensor& tensor) {
   Tensor matrix = tensor;
-  const std::int64_t columns = std::accumulate(tensor.shape.begin() + 1, tensor.shape.end(),
-                                               std::int64_t{1}, std::multiplies<>());
-  matrix.shape = {tensor.shape[0], columns};
+  matrix.shape = {tensor.shape[0], columns_of(tensor)};
   return matrix;
 }
 
@@ -117,7 +120,7 @@ std::vector<UpdateFactor> update_factors(const LoraModule& module) {
 }
 
 MatrixShape update_shape(const LoraModule& module) {
-  return {module.b.shape[0], as_matrix(module.a).shape[1] * module.blocks_a * module.pool};
+  return {module.b.shape[0], columns_of(module.a) * module.blocks_a * module.pool};
 }
 
 bool is_transposed(const LoraModule& module, LayerKind base_kind) {

@@ -1,10 +1,10 @@
 #include "lora/ops/adapter_set.h"
 
 #include <algorithm>
-#include <array>
 #include <map>
 #include <set>
 
+#include "lora/adapter/update.h"
 #include "lora/base/equal_bytes.h"
 #include "lora/base/error.h"
 #include "ops/rules/rule.h"
@@ -28,13 +28,11 @@ std::set<std::string> parameters_of(const AdapterConfig& config) {
   return names;
 }
 
-// [out, in] of the weight that this site changes; empty where its factors do not say it alone.
-std::vector<std::int64_t> weight_shape(const LoraModule& module) {
-  const bool is_plain = (module.kind == LayerKind::linear || module.kind == LayerKind::conv1d ||
-                         module.kind == LayerKind::embedding) &&
-                        module.blocks_a == 1 && module.blocks_b == 1;
-  if (!is_plain) return {};
-  return {module.b.shape.at(0), module.a.shape.at(1) * module.pool};
+// Whether the factors alone say the shape of the weight that this site changes.
+bool has_weight_shape(const LoraModule& module) {
+  return (module.kind == LayerKind::linear || module.kind == LayerKind::conv1d ||
+          module.kind == LayerKind::embedding) &&
+         module.blocks_a == 1 && module.blocks_b == 1;
 }
 
 std::string module_of(const std::string& base_name) {
@@ -71,17 +69,25 @@ class Pair {
  private:
   static std::string name(const Adapter& adapter) { return adapter.path.string(); }
 
+  static std::string text_of(const MatrixShape& shape) {
+    return shape_to_string(std::vector<std::int64_t>{shape.rows, shape.columns});
+  }
+
   void add(std::string what) { conflicts_.push_back(std::move(what)); }
 
+  // Both lists are sorted by path; a run over many adapters compares every pair of them.
   void compare_shapes() {
     std::vector<std::string> sites;
+    auto other = b_.modules.begin();
     for (const LoraModule& module : a_.modules) {
-      const LoraModule* other = b_.find(module.module_path);
-      if (other == nullptr) continue;
-      const auto shape = weight_shape(module), found = weight_shape(*other);
-      if (!shape.empty() && !found.empty() && shape != found)
-        sites.push_back(module.module_path + " " + shape_to_string(shape) + " and " +
-                        shape_to_string(found));
+      while (other != b_.modules.end() && other->module_path < module.module_path) ++other;
+      if (other == b_.modules.end()) break;
+      if (other->module_path != module.module_path || !has_weight_shape(module) ||
+          !has_weight_shape(*other))
+        continue;
+      const MatrixShape shape = update_shape(module), found = update_shape(*other);
+      if (shape.rows != found.rows || shape.columns != found.columns)
+        sites.push_back(module.module_path + " " + text_of(shape) + " and " + text_of(found));
     }
     if (!sites.empty()) add("adapt weights of different shapes: " + rules::join_some(sites));
   }

@@ -49,12 +49,9 @@ class Comparison {
   }
 
  private:
-  void agree(std::string_view what) { evidence_.agreeing.emplace_back(what); }
+  void agree(std::string what) { evidence_.agreeing.push_back(std::move(what)); }
   void differ(Subject subject, std::string message, bool is_certain = false) {
-    auto& difference = evidence_.differing.emplace_back();
-    difference.subject = subject;
-    difference.message.swap(message);
-    difference.is_certain = is_certain;
+    evidence_.differing.push_back({subject, std::move(message), is_certain});
   }
 
   void compare_names() {

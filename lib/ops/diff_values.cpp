@@ -113,22 +113,20 @@ class FastBlocks {
     const std::byte* right = at(b_, first);
     std::array<std::int64_t, 33> reached{};
     reached[0] = static_cast<std::int64_t>(count);
-    const bool is_wide = a_.dtype == DType::f32;
-    numbers::StepRange range;
-    if (is_wide) {
-      left_view_ = floats_at(left, count, left_);
-      right_view_ = floats_at(right, count, right_);
-      range = kernels.steps_32(left_view_, right_view_, count, steps_32_.data());
-    } else {
-      range = kernels.steps_16(left, right, count, steps_16_.data());
-    }
-    if (range.peak >= infinity_of(a_.dtype)) return false;
-    const int bits = static_cast<int>(std::bit_width(range.any));
     // reached[k + 1]: pairs 2^k steps apart or more.
-    if (is_wide) {
+    int bits = 0;
+    const auto is_finite = [&](const numbers::StepRange& range) {
+      bits = static_cast<int>(std::bit_width(range.any));
+      return range.peak < infinity_of(a_.dtype);
+    };
+    if (a_.dtype == DType::f32) {
+      const float* x = floats_at(left, count, left_);
+      const float* y = floats_at(right, count, right_);
+      if (!is_finite(kernels.steps_32(x, y, count, steps_32_.data()))) return false;
       kernels.count_32(steps_32_.data(), count, bits, &reached[1]);
-      kernels.compare_f32(left_view_, right_view_, count, sums_);
+      kernels.compare_f32(x, y, count, sums_);
     } else {
+      if (!is_finite(kernels.steps_16(left, right, count, steps_16_.data()))) return false;
       kernels.count_16(steps_16_.data(), count, bits, &reached[1]);
       if (a_.dtype == DType::bf16) {
         kernels.compare_bf16(left, right, count, sums_);
@@ -168,8 +166,6 @@ class FastBlocks {
   const Tensor& a_;
   const Tensor& b_;
   numbers::Comparison sums_;
-  const float* left_view_ = nullptr;
-  const float* right_view_ = nullptr;
   std::array<float, kBlock> left_, right_;
   std::array<std::int16_t, kBlock> steps_16_;
   std::array<std::int32_t, kBlock> steps_32_;

@@ -18,6 +18,13 @@ Error malformed_tokenizer(const std::string& what, const std::string& context) {
       .in_file(context);
 }
 
+void require_few_steps(std::size_t count, const std::string& part, const std::string& context) {
+  constexpr std::size_t kMost = 256;
+  if (count > kMost)
+    throw unsupported_component(part, "with more than " + std::to_string(kMost) + " steps",
+                                context);
+}
+
 Component::Component(const Json& document, std::string part, std::string context)
     : document_(document), part_(std::move(part)), context_(std::move(context)) {
   const Json* type = document.find("type");

@@ -1,6 +1,7 @@
 // Typed reading of the `{"type": ..., ...}` objects that a tokenizer.json is made of.
 #pragma once
 
+#include <cstddef>
 #include <string>
 
 #include "lora/base/error.h"
@@ -14,6 +15,10 @@ Error unsupported_component(const std::string& part, const std::string& what,
 
 /// "cannot read tokenizer FILE: `what` ...".
 Error malformed_tokenizer(const std::string& what, const std::string& context);
+
+/// Steps of a normalizer or pre-tokenizer cost stack and time for every text: throws
+/// unsupported_component for more than 256.
+void require_few_steps(std::size_t count, const std::string& part, const std::string& context);
 
 /// One component. `part` is its place ("pre_tokenizer"), `context` the file; both only for
 /// messages.

@@ -13,8 +13,6 @@
 namespace lora::text {
 namespace {
 
-constexpr std::size_t kMostSteps = 256;
-
 // The longest normal form of a character is 18 times as long; steps that replace text by longer
 // text could multiply each other.
 void require_growth(std::size_t before, std::size_t after) {
@@ -130,8 +128,7 @@ void Normalizer::add(const Json& document, const std::string& context) {
   } else {
     throw unsupported_component("normalizer", type, context);
   }
-  if (steps_.size() > kMostSteps)
-    throw unsupported_component("normalizer", "with more than 256 steps", context);
+  require_few_steps(steps_.size(), "normalizer", context);
 }
 
 std::string Normalizer::apply(std::string text) const {

@@ -14,8 +14,6 @@
 namespace lora::text {
 namespace {
 
-constexpr std::size_t kMostSteps = 256;
-
 enum class Behavior { removed, isolated, merged_with_previous, merged_with_next, contiguous };
 
 std::optional<Behavior> behavior_named(std::string_view name) {
@@ -189,9 +187,7 @@ void PreTokenizer::add(const Json& document, const std::string& context) {
   } else {
     throw unsupported_component("pre_tokenizer", part.type(), context);
   }
-  // Each step runs inside the one before it.
-  if (steps_.size() > kMostSteps)
-    throw unsupported_component("pre_tokenizer", "with more than 256 steps", context);
+  require_few_steps(steps_.size(), "pre_tokenizer", context);
 }
 
 void PreTokenizer::run(std::size_t step, std::string_view text, const PieceSink& sink) const {

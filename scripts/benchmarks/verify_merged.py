@@ -6,6 +6,7 @@ import sys
 
 from benchmarks.process import Bench, median, megabytes, milliseconds, own_pages
 
+
 def compare_with_deltalint(bench: Bench, dtype: str) -> None:
     base, adapter, merged = (bench.folder / f"{name}-{dtype}" for name in ("base", "adapter", "merged"))
     ours, theirs, theirs_alone = [], [], []

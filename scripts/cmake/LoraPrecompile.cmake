@@ -1,5 +1,5 @@
-# What nearly every file includes, compiled once a library: a light file then builds in a third of
-# the time. Files still include what they use; the `fuzz` preset builds the floors without this.
+# What nearly every file includes, compiled once a library: a light file then builds in less than
+# half the time. Files still include what they use; the `fuzz` preset builds without this.
 option(LORA_PRECOMPILE "Precompile the headers that most files include" ON)
 
 set(LORA_COMMON_HEADERS

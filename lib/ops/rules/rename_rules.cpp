@@ -143,8 +143,7 @@ const std::vector<Rule>& rename_rules() {
   static const std::vector<Rule> rules{
       {{"LV310", "key-architecture-rename", Severity::error,
         "modules that the base lacks against those of its modules that end alike, single experts "
-        "against "
-        "stacks of experts",
+        "against stacks of experts",
         "The base's modules were renamed or fused since the adapter was made; PEFT loads none of "
         "these tensors.",
         "apply the mapping: lora repair ADAPTER --base BASE -o DIR"},
