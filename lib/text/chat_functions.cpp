@@ -1,21 +1,23 @@
 #include "text/chat_functions.h"
 
-#include <utf8proc.h>
-
 #include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstdlib>
 #include <optional>
 
-#include "text/unicode_ranges.h"
+#include "text/chat_text.h"
 #include "text/utf8.h"
 
 namespace lora::text {
 namespace {
 
-[[noreturn]] void fault(std::string what) { throw TemplateFault{false, std::move(what)}; }
-[[noreturn]] void unsupported(std::string what) { throw TemplateFault{true, std::move(what)}; }
+[[noreturn]] void fault(std::string what) {
+  throw TemplateFault{ErrorKind::incompatible, std::move(what)};
+}
+[[noreturn]] void unsupported(std::string what) {
+  throw TemplateFault{ErrorKind::unsupported, std::move(what)};
+}
 
 const std::string& string_of(const Value& value, const std::string& user) {
   const std::string* text = value.string();
@@ -23,129 +25,9 @@ const std::string& string_of(const Value& value, const std::string& user) {
   return *text;
 }
 
-std::vector<std::string> characters(std::string_view text) {
-  std::vector<std::string> out;
-  for (std::size_t i = 0; i < text.size();) {
-    const std::size_t length = utf8_length(static_cast<unsigned char>(text[i]));
-    out.emplace_back(text.substr(i, length));
-    i += length;
-  }
-  return out;
-}
-
-// Python also strips the four separators U+001C to U+001F.
-bool is_python_space(std::uint32_t c) { return is_white_space(c) || (c >= 0x1C && c <= 0x1F); }
-
-std::string stripped(const std::string& text, const Value* set, bool left, bool right) {
-  std::vector<std::string> parts = characters(text);
-  const bool has_set = set != nullptr && set->as<None>() == nullptr;
-  const std::vector<std::string> drop =
-      has_set ? characters(string_of(*set, "strip")) : std::vector<std::string>{};
-  const auto goes = [&](const std::string& part) {
-    if (has_set) return std::find(drop.begin(), drop.end(), part) != drop.end();
-    std::size_t length = 0;
-    return is_python_space(utf8_at(part, 0, length));
-  };
-  auto begin = parts.begin();
-  auto end = parts.end();
-  while (left && begin != end && goes(*begin)) ++begin;
-  while (right && begin != end && goes(*std::prev(end))) --end;
-  std::string out;
-  for (; begin != end; ++begin) out += *begin;
-  return out;
-}
-
-std::string mapped(const std::string& text, utf8proc_int32_t (*map)(utf8proc_int32_t)) {
-  std::string out;
-  std::size_t length = 0;
-  for (std::size_t i = 0; i < text.size(); i += length) {
-    const auto code_point = static_cast<utf8proc_int32_t>(utf8_at(text, i, length));
-    // The one letter in wide use whose upper case is two letters.
-    if (map == utf8proc_toupper && code_point == 0xDF) {
-      out += "SS";
-    } else {
-      append_utf8(out, static_cast<std::uint32_t>(map(code_point)));
-    }
-  }
-  return out;
-}
-
-std::string capitalized(const std::string& text) {
-  if (text.empty()) return text;
-  const std::size_t first = utf8_length(static_cast<unsigned char>(text[0]));
-  return mapped(text.substr(0, first), utf8proc_totitle) +
-         mapped(text.substr(first), utf8proc_tolower);
-}
-
-std::string titled(const std::string& text) {
-  std::string out;
-  bool in_word = false;
-  for (const std::string& character : characters(text)) {
-    std::size_t length = 0;
-    const bool is_letter = contains(letter_ranges(), utf8_at(character, 0, length));
-    out +=
-        !is_letter ? character : mapped(character, in_word ? utf8proc_tolower : utf8proc_totitle);
-    in_word = is_letter;
-  }
-  return out;
-}
-
-std::string replaced(const std::string& text, const std::string& from, const std::string& to,
-                     std::int64_t limit) {
-  if (from.empty()) unsupported("replacing an empty string");
-  std::string out;
-  std::size_t covered = 0;
-  for (std::size_t at = text.find(from); at != std::string::npos && limit != 0;
-       at = text.find(from, covered)) {
-    out.append(text, covered, at - covered).append(to);
-    covered = at + from.size();
-    --limit;
-  }
-  return out.append(text, covered);
-}
-
-List split(const std::string& text, const Value* separator, std::int64_t limit, bool from_right) {
-  std::vector<std::string> parts;
-  if (separator == nullptr || separator->as<None>()) {
-    if (limit >= 0) unsupported("split at white space with a limit");
-    std::string word;
-    for (const std::string& character : characters(text)) {
-      std::size_t length = 0;
-      if (!is_python_space(utf8_at(character, 0, length))) {
-        word += character;
-      } else if (!word.empty()) {
-        parts.push_back(std::exchange(word, {}));
-      }
-    }
-    if (!word.empty()) parts.push_back(std::move(word));
-  } else {
-    const std::string& mark = string_of(*separator, "split");
-    if (mark.empty()) fault("split got an empty separator");
-    std::string rest = text;
-    for (; limit != 0; --limit) {
-      const std::size_t at = from_right ? rest.rfind(mark) : rest.find(mark);
-      if (at == std::string::npos) break;
-      if (from_right) {
-        parts.push_back(rest.substr(at + mark.size()));
-        rest.resize(at);
-      } else {
-        parts.push_back(rest.substr(0, at));
-        rest.erase(0, at + mark.size());
-      }
-    }
-    parts.push_back(std::move(rest));
-    if (from_right) std::reverse(parts.begin(), parts.end());
-  }
-  List out;
-  for (std::string& part : parts) out.push_back(Value::of(std::move(part)));
-  return out;
-}
-
-std::string joined(const List& items, const std::string& separator) {
-  std::string out;
-  for (std::size_t i = 0; i < items.size(); ++i)
-    out.append(i == 0 ? "" : separator).append(text_of(items[i]));
-  return out;
+// The string of an argument, null when it is left out or none.
+const std::string* string_or_none(const Value* value, const std::string& user) {
+  return value == nullptr || value->as<None>() ? nullptr : &string_of(*value, user);
 }
 
 bool any_affix(const std::string& text, const Arguments& arguments, bool at_start) {
@@ -159,11 +41,11 @@ bool any_affix(const std::string& text, const Arguments& arguments, bool at_star
   });
 }
 
-List pairs_of(const Dict& dict) {
+Value pairs_of(const Dict& dict, RenderBudget& budget) {
   List out;
   for (const auto& [key, member] : dict.members)
-    out.push_back(Value::of(List{Value::of(key), member}));
-  return out;
+    out.push_back(budget.list(List{budget.text(key), member}));
+  return budget.list(std::move(out));
 }
 
 std::int64_t integer_argument(const Value* value, std::int64_t fallback) {
@@ -174,42 +56,53 @@ std::int64_t integer_argument(const Value* value, std::int64_t fallback) {
 }
 
 std::int64_t length_of(const Value& value) {
-  if (const std::string* text = value.string())
-    return static_cast<std::int64_t>(characters(*text).size());
+  if (const std::string* text = value.string()) return character_count(*text);
   if (const List* list = value.list()) return static_cast<std::int64_t>(list->size());
   if (const Dict* dict = value.dict()) return static_cast<std::int64_t>(dict->members.size());
   if (value.is_undefined()) return 0;
   fault(std::string(type_name(value)) + " has no length");
 }
 
-Value to_json(const Value& value, const Arguments& arguments) {
+Value to_json(const Value& value, const Arguments& arguments, RenderBudget& budget) {
+  constexpr std::int64_t kMostIndent = 16;
   JsonStyle style{-1, false, false, true};
   const Value* indent = arguments.find(0, "indent");
   for (const auto& [name, argument] : arguments.named)
     if (name != "indent") unsupported("tojson with " + name);
-  if (indent != nullptr) style.indent = static_cast<int>(integer_argument(indent, -1));
-  return Value::of(dump_json(json_of(value), style));
+  if (indent != nullptr) {
+    const std::int64_t spaces = integer_argument(indent, -1);
+    if (spaces > kMostIndent) unsupported("tojson with an indent of more than 16");
+    style.indent = static_cast<int>(std::max<std::int64_t>(spaces, -1));
+  }
+  // A control character takes six bytes; each value a line that is indented, and a node of a tree.
+  const std::uint64_t bytes = budget.written_size(value);
+  budget.require(8 * bytes + bytes / 32 * static_cast<std::uint64_t>(style.indent + 1) *
+                                 static_cast<std::uint64_t>(value.depth + 1));
+  return budget.text(dump_json(json_of(value), style));
 }
 
-Value attribute_or_undefined(const Value& value, const std::string& name) {
+Value attribute_or_undefined(const Value& value, const std::string& name, RenderBudget& budget) {
+  if (value.dict()) budget.search(*value.dict());
+  budget.step();
   const Value* member = value.dict() ? value.dict()->find(name) : nullptr;
   return member ? *member : Value::undefined(name);
 }
 
-Value selected(const Value& value, const Arguments& arguments, bool keep) {
+Value selected(const Value& value, const Arguments& arguments, bool keep, RenderBudget& budget) {
   const Value* attribute = arguments.find(0, "attribute");
   if (attribute == nullptr) unsupported("selectattr without an attribute");
   const Value* test = arguments.find(1, "test");
   List out;
-  for (const Value& item : items_of(value)) {
-    const Value member = attribute_or_undefined(item, string_of(*attribute, "selectattr"));
+  const Value source = listed(value, budget);
+  for (const Value& item : *source.list()) {
+    const Value member = attribute_or_undefined(item, string_of(*attribute, "selectattr"), budget);
     std::vector<Value> operands;
     if (arguments.positional.size() > 2) operands.push_back(arguments.positional[2]);
-    const bool passes =
-        test ? apply_test(string_of(*test, "selectattr"), member, operands) : is_true(member);
+    const bool passes = test ? apply_test(string_of(*test, "selectattr"), member, operands, budget)
+                             : is_true(member);
     if (passes == keep) out.push_back(item);
   }
-  return Value::of(std::move(out));
+  return budget.list(std::move(out));
 }
 
 }  // namespace
@@ -221,74 +114,88 @@ const Value* Arguments::find(std::size_t index, std::string_view name) const {
   return nullptr;
 }
 
-List items_of(const Value& value) {
-  if (const List* list = value.list()) return *list;
+Value listed(const Value& value, RenderBudget& budget) {
+  if (value.list()) return value;
+  if (const std::string* text = value.string()) return characters(*text, budget);
   List out;
-  if (const std::string* text = value.string()) {
-    for (std::string& character : characters(*text)) out.push_back(Value::of(std::move(character)));
-  } else if (const Dict* dict = value.dict(); dict && !dict->is_namespace) {
-    for (const auto& [key, member] : dict->members) out.push_back(Value::of(key));
+  if (const Dict* dict = value.dict(); dict && !dict->is_namespace) {
+    for (const auto& [key, member] : dict->members) out.push_back(budget.text(key));
   } else if (!value.is_undefined()) {
     fault(std::string(type_name(value)) + " cannot be looped over");
   }
-  return out;
+  return budget.list(std::move(out));
 }
 
-Value apply_filter(const std::string& name, const Value& value, const Arguments& arguments) {
+Value apply_filter(const std::string& name, const Value& value, const Arguments& arguments,
+                   RenderBudget& budget) {
   const auto argument = [&](std::size_t i, std::string_view key) { return arguments.find(i, key); };
+  const auto printed = [&] { return budget.printed(value); };
   if (name == "default" || name == "d") {
     const Value* fallback = argument(0, "default_value");
     const Value* also_false = argument(1, "boolean");
     const bool replaces =
         value.is_undefined() || (also_false && is_true(*also_false) && !is_true(value));
-    return !replaces ? value : fallback ? *fallback : Value::of(std::string());
+    return !replaces ? value : fallback ? *fallback : budget.text({});
   }
-  if (name == "length" || name == "count") return {length_of(value)};
-  if (name == "tojson") return to_json(value, arguments);
-  if (name == "trim") return Value::of(stripped(text_of(value), argument(0, "chars"), true, true));
-  if (name == "upper") return Value::of(mapped(text_of(value), utf8proc_toupper));
-  if (name == "lower") return Value::of(mapped(text_of(value), utf8proc_tolower));
-  if (name == "title") return Value::of(titled(text_of(value)));
-  if (name == "capitalize") return Value::of(capitalized(text_of(value)));
-  if (name == "string") return Value::of(text_of(value));
+  if (name == "length" || name == "count") {
+    if (value.string()) budget.look_through(value.string()->size());
+    return {length_of(value)};
+  }
+  if (name == "tojson") return to_json(value, arguments, budget);
+  if (name == "trim") {
+    const std::string text = printed();
+    const std::string* set = string_or_none(argument(0, "chars"), "strip");
+    budget.look_through(set ? text.size() * std::max<std::size_t>(1, set->size() / 64) : 0);
+    return budget.text(std::string(stripped(text, set, true, true)));
+  }
+  if (name == "upper") return budget.text(mapped(printed(), utf8proc_toupper));
+  if (name == "lower") return budget.text(mapped(printed(), utf8proc_tolower));
+  if (name == "title") return budget.text(titled(printed()));
+  if (name == "capitalize") return budget.text(capitalized(printed()));
+  if (name == "string") return value.string() ? value : budget.text(printed());
   if (name == "safe") return value;
   if (name == "replace") {
     const Value* from = argument(0, "old");
     const Value* to = argument(1, "new");
     if (!from || !to) fault("replace needs two arguments");
-    return Value::of(replaced(text_of(value), string_of(*from, name), string_of(*to, name),
-                              integer_argument(argument(2, "count"), -1)));
+    return budget.text(replaced(printed(), string_of(*from, name), string_of(*to, name),
+                                integer_argument(argument(2, "count"), -1), budget));
   }
   if (name == "join") {
     if (argument(1, "attribute")) unsupported("join with an attribute");
     const Value* separator = argument(0, "d");
-    return Value::of(joined(items_of(value), separator ? text_of(*separator) : ""));
+    const Value source = listed(value, budget);
+    return budget.text(
+        joined(*source.list(), separator ? budget.printed(*separator) : std::string(), budget));
   }
-  if (name == "list") return Value::of(items_of(value));
-  if (name == "items" && value.dict()) return Value::of(pairs_of(*value.dict()));
+  if (name == "list") return listed(value, budget);
+  if (name == "items" && value.dict()) return pairs_of(*value.dict(), budget);
+  if (name == "reverse" && value.string()) return budget.text(reversed(*value.string()));
   if (name == "first" || name == "last") {
-    const List items = items_of(value);
+    const Value source = listed(value, budget);
+    const List& items = *source.list();
     if (items.empty()) return Value::undefined("the " + name + " of nothing");
     return name == "first" ? items.front() : items.back();
   }
   if (name == "reverse") {
-    List items = items_of(value);
-    std::reverse(items.begin(), items.end());
-    return value.string() ? Value::of(joined(items, "")) : Value::of(std::move(items));
+    const Value source = listed(value, budget);
+    budget.require(source.list()->size() * sizeof(Value));
+    return budget.list(List(source.list()->rbegin(), source.list()->rend()));
   }
   if (name == "unique") {
     List out;
-    for (const Value& item : items_of(value))
+    const Value source = listed(value, budget);
+    for (const Value& item : *source.list())
       if (std::none_of(out.begin(), out.end(),
-                       [&](const Value& seen) { return are_equal(seen, item); }))
+                       [&](const Value& seen) { return are_equal(seen, item, budget); }))
         out.push_back(item);
-    return Value::of(std::move(out));
+    return budget.list(std::move(out));
   }
   if (name == "int") {
     std::int64_t integer = integer_argument(argument(0, "default"), 0);
     double number = 0;
     if (const std::string* text = value.string()) {
-      const std::string digits = stripped(*text, nullptr, true, true);
+      const std::string_view digits = stripped(*text, nullptr, true, true);
       std::int64_t parsed = 0;
       const auto [end, error] =
           std::from_chars(digits.data(), digits.data() + digits.size(), parsed);
@@ -302,16 +209,18 @@ Value apply_filter(const std::string& name, const Value& value, const Arguments&
     const Value* attribute = argument(0, "attribute");
     if (attribute == nullptr) unsupported("map without an attribute");
     List out;
-    for (const Value& item : items_of(value))
-      out.push_back(attribute_or_undefined(item, string_of(*attribute, name)));
-    return Value::of(std::move(out));
+    const Value source = listed(value, budget);
+    for (const Value& item : *source.list())
+      out.push_back(attribute_or_undefined(item, string_of(*attribute, name), budget));
+    return budget.list(std::move(out));
   }
   if (name == "selectattr" || name == "rejectattr")
-    return selected(value, arguments, name == "selectattr");
+    return selected(value, arguments, name == "selectattr", budget);
   unsupported("the filter " + name);
 }
 
-bool apply_test(const std::string& name, const Value& value, const std::vector<Value>& operands) {
+bool apply_test(const std::string& name, const Value& value, const std::vector<Value>& operands,
+                RenderBudget& budget) {
   std::int64_t integer = 0;
   double number = 0;
   const bool is_boolean = value.as<bool>() != nullptr;
@@ -335,13 +244,13 @@ bool apply_test(const std::string& name, const Value& value, const std::vector<V
   }
   if (name == "equalto" || name == "eq" || name == "ne") {
     if (operands.empty()) fault("is " + name + " needs an operand");
-    return are_equal(value, operands[0]) == (name != "ne");
+    return are_equal(value, operands[0], budget) == (name != "ne");
   }
   if (name == "in") {
     if (operands.empty()) fault("is in needs an operand");
-    const List items = items_of(operands[0]);
-    return std::any_of(items.begin(), items.end(),
-                       [&](const Value& item) { return are_equal(item, value); });
+    const Value source = listed(operands[0], budget);
+    return std::any_of(source.list()->begin(), source.list()->end(),
+                       [&](const Value& item) { return are_equal(item, value, budget); });
   }
   unsupported("the test " + name);
 }
@@ -357,53 +266,59 @@ bool has_method(const Value& self, const std::string& name) {
   return false;
 }
 
-Value call_method(const Value& self, const std::string& name, const Arguments& arguments) {
+Value call_method(const Value& self, const std::string& name, const Arguments& arguments,
+                  RenderBudget& budget) {
   const auto argument = [&](std::size_t i, std::string_view key) { return arguments.find(i, key); };
   if (const Dict* dict = self.dict()) {
-    if (name == "items") return Value::of(pairs_of(*dict));
-    if (name == "keys") return Value::of(items_of(self));
+    if (name == "items") return pairs_of(*dict, budget);
+    if (name == "keys") return listed(self, budget);
     if (name == "values") {
       List out;
       for (const auto& [key, member] : dict->members) out.push_back(member);
-      return Value::of(std::move(out));
+      return budget.list(std::move(out));
     }
     const Value* key = argument(0, "key");
     if (key == nullptr) fault("get needs a key");
+    budget.search(*dict);
     const Value* member = key->string() ? dict->find(*key->string()) : nullptr;
     const Value* fallback = argument(1, "default");
     return member ? *member : fallback ? *fallback : Value::none();
   }
   const std::string& text = string_of(self, name);
-  if (name == "strip") return Value::of(stripped(text, argument(0, "chars"), true, true));
-  if (name == "lstrip") return Value::of(stripped(text, argument(0, "chars"), true, false));
-  if (name == "rstrip") return Value::of(stripped(text, argument(0, "chars"), false, true));
+  budget.look_through(text.size());
+  if (name == "strip" || name == "lstrip" || name == "rstrip") {
+    const std::string* set = string_or_none(argument(0, "chars"), "strip");
+    budget.look_through(set ? text.size() * (set->size() / 64) : 0);
+    return budget.text(std::string(stripped(text, set, name != "rstrip", name != "lstrip")));
+  }
   if (name == "startswith") return {any_affix(text, arguments, true)};
   if (name == "endswith") return {any_affix(text, arguments, false)};
   if (name == "split" || name == "rsplit")
-    return Value::of(split(text, argument(0, "sep"), integer_argument(argument(1, "maxsplit"), -1),
-                           name == "rsplit"));
+    return split(text, string_or_none(argument(0, "sep"), "split"),
+                 integer_argument(argument(1, "maxsplit"), -1), name == "rsplit", budget);
   if (name == "join") {
     const Value* items = argument(0, "iterable");
     if (items == nullptr) fault("join needs a list");
-    return Value::of(joined(items_of(*items), text));
+    const Value source = listed(*items, budget);
+    return budget.text(joined(*source.list(), text, budget));
   }
   if (name == "find" || name == "count") {
     const Value* part = argument(0, "sub");
     if (part == nullptr || arguments.positional.size() != 1) unsupported(name + " with a range");
     const std::string& needle = string_of(*part, name);
     if (name == "find") {
-      const std::size_t at = text.find(needle);
+      const std::size_t at = find_part(text, needle);
       if (at == std::string::npos) return {std::int64_t{-1}};
-      return {static_cast<std::int64_t>(characters(text.substr(0, at)).size())};
+      return {character_count(std::string_view(text).substr(0, at))};
     }
     if (needle.empty()) unsupported("counting an empty string");
     std::int64_t count = 0;
-    for (std::size_t at = text.find(needle); at != std::string::npos;
-         at = text.find(needle, at + needle.size()))
+    for (std::size_t at = find_part(text, needle); at != std::string::npos;
+         at = find_part(text, needle, at + needle.size()))
       ++count;
     return {count};
   }
-  return apply_filter(name, self, arguments);
+  return apply_filter(name, self, arguments, budget);
 }
 
 }  // namespace lora::text

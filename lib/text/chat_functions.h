@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "text/chat_budget.h"
 #include "text/chat_value.h"
 
 namespace lora::text {
@@ -16,20 +17,18 @@ struct Arguments {
   const Value* find(std::size_t index, std::string_view name) const;
 };
 
-/// What a template does wrong; the interpreter adds file and line.
-struct TemplateFault {
-  bool is_unsupported = false;
-  std::string what;
-};
-
-/// Each throws TemplateFault for an unknown name or a value of the wrong type.
-Value apply_filter(const std::string& name, const Value& value, const Arguments& arguments);
-bool apply_test(const std::string& name, const Value& value, const std::vector<Value>& operands);
-Value call_method(const Value& self, const std::string& name, const Arguments& arguments);
+/// Each throws TemplateFault for an unknown name, a value of the wrong type, and what takes more
+/// than `budget`, which makes their results.
+Value apply_filter(const std::string& name, const Value& value, const Arguments& arguments,
+                   RenderBudget& budget);
+bool apply_test(const std::string& name, const Value& value, const std::vector<Value>& operands,
+                RenderBudget& budget);
+Value call_method(const Value& self, const std::string& name, const Arguments& arguments,
+                  RenderBudget& budget);
 bool has_method(const Value& self, const std::string& name);
 
-/// Items of something a loop can run over: a list, the characters of a string, the keys of a
+/// A list of what a loop can run over: a list itself, the characters of a string, the keys of a
 /// dictionary; an undefined value has none.
-List items_of(const Value& value);
+Value listed(const Value& value, RenderBudget& budget);
 
 }  // namespace lora::text

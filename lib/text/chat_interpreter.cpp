@@ -5,7 +5,9 @@
 #include <optional>
 
 #include "lora/base/error.h"
+#include "text/chat_budget.h"
 #include "text/chat_functions.h"
+#include "text/chat_operators.h"
 #include "text/utf8.h"
 
 namespace lora::text {
@@ -14,22 +16,28 @@ namespace {
 using EKind = Expression::Kind;
 using SKind = Statement::Kind;
 
-// Real conversations need thousands of steps; these stop a template that would not end.
-constexpr std::int64_t kMaxSteps = 2'000'000;
-constexpr std::size_t kMaxOutput = std::size_t{256} << 20;
 constexpr int kMaxCalls = 50;
+constexpr int kMaxNesting = 1000;
+constexpr std::size_t kLongestReason = 1000;
 constexpr std::int64_t kMaxRange = 100'000;
 
 enum class Flow { on, leave, next };
 
+std::uint64_t size_of_all(const Dict& variables) {
+  std::uint64_t bytes = 0;
+  for (const auto& [name, value] : variables.members) bytes += name.size() + size_of(value);
+  return bytes;
+}
+
 class Interpreter {
  public:
-  Interpreter(Dict variables, const std::string& context) : context_(context) {
+  Interpreter(Dict variables, const std::string& context)
+      : context_(context), budget_(size_of_all(variables)) {
     scopes_.push_back(std::move(variables));
   }
 
   RenderedChat run(const std::vector<Statement>& program) {
-    execute(program);
+    checked([&] { return execute(program); });
     return {std::move(output_), std::move(generated_)};
   }
 
@@ -37,7 +45,7 @@ class Interpreter {
   Flow execute(const std::vector<Statement>& statements) {
     for (const Statement& statement : statements) {
       line_ = statement.line;
-      count_step();
+      budget_.step();
       if (const Flow flow = execute(statement); flow != Flow::on) return flow;
     }
     return Flow::on;
@@ -49,7 +57,7 @@ class Interpreter {
         write(statement.text);
         break;
       case SKind::print:
-        write(printed(evaluate(statement.expressions[0])));
+        print(evaluate(statement.expressions[0]));
         break;
       case SKind::branch:
         return execute(is_true(evaluate(statement.expressions[0])) ? statement.body
@@ -61,10 +69,10 @@ class Interpreter {
         assign(statement);
         break;
       case SKind::set_block:
-        scopes_.back().set(statement.names[0], Value::of(captured(statement.body)));
+        define(scopes_.back(), statement.names[0], captured(statement.body));
         break;
       case SKind::macro:
-        scopes_.back().set(statement.names[0], {Macro{&statement}});
+        define(scopes_.back(), statement.names[0], {Macro{&statement}});
         break;
       case SKind::generation: {
         const std::size_t begin = output_.size();
@@ -88,43 +96,50 @@ class Interpreter {
       const auto* shared = target ? target->as<std::shared_ptr<Dict>>() : nullptr;
       if (shared == nullptr || !(*shared)->is_namespace)
         fail(ErrorKind::incompatible, "'" + statement.names[0] + "' is not a namespace");
-      (*shared)->set(statement.text, value);
+      budget_.require_storable(value);
+      define(**shared, statement.text, value);
     } else {
       bind(scopes_.back(), statement.names, value);
     }
   }
 
+  void define(Dict& scope, const std::string& name, const Value& value) {
+    budget_.search(scope);
+    scope.set(name, value);
+  }
+
   void bind(Dict& scope, const std::vector<std::string>& names, const Value& value) {
     if (names.size() == 1) {
-      scope.set(names[0], value);
+      define(scope, names[0], value);
       return;
     }
-    const List items = checked([&] { return items_of(value); });
+    const Value source = listed(value, budget_);
+    const List& items = *source.list();
     if (items.size() != names.size())
       fail(ErrorKind::incompatible, "found " + std::to_string(items.size()) +
                                         " values to unpack, expected " +
                                         std::to_string(names.size()));
-    for (std::size_t i = 0; i < names.size(); ++i) scope.set(names[i], items[i]);
+    for (std::size_t i = 0; i < names.size(); ++i) define(scope, names[i], items[i]);
   }
 
   void loop(const Statement& statement) {
-    const Value source = evaluate(statement.expressions[0]);
-    List items = checked([&] { return items_of(source); });
+    Value source = listed(evaluate(statement.expressions[0]), budget_);
     if (statement.expressions.size() > 1) {
       List kept;
-      for (const Value& item : items) {
+      for (const Value& item : *source.list()) {
         scopes_.emplace_back();
         bind(scopes_.back(), statement.names, item);
         if (is_true(evaluate(statement.expressions[1]))) kept.push_back(item);
         scopes_.pop_back();
       }
-      items = std::move(kept);
+      source = budget_.list(std::move(kept));
     }
+    const List& items = *source.list();
     for (std::size_t i = 0; i < items.size(); ++i) {
-      count_step();
+      budget_.step();
       scopes_.emplace_back();
       bind(scopes_.back(), statement.names, items[i]);
-      scopes_.back().set("loop", loop_state(items, i));
+      define(scopes_.back(), "loop", loop_state(items, i));
       const Flow flow = execute(statement.body);
       scopes_.pop_back();
       if (flow == Flow::leave) break;
@@ -132,7 +147,7 @@ class Interpreter {
     if (items.empty()) execute(statement.other);
   }
 
-  static Value loop_state(const List& items, std::size_t i) {
+  Value loop_state(const List& items, std::size_t i) {
     const auto count = static_cast<std::int64_t>(items.size());
     const auto index = static_cast<std::int64_t>(i);
     Dict loop;
@@ -145,25 +160,47 @@ class Interpreter {
     loop.set("length", {count});
     if (i > 0) loop.set("previtem", items[i - 1]);
     if (index + 1 < count) loop.set("nextitem", items[i + 1]);
-    return Value::of(std::move(loop));
+    return budget_.dict(std::move(loop));
   }
 
-  std::string captured(const std::vector<Statement>& body) {
+  Value captured(const std::vector<Statement>& body) {
     std::string outer = std::exchange(output_, {});
     ++captures_;
     execute(body);
     --captures_;
-    return std::exchange(output_, std::move(outer));
+    budget_.give_back(2 * output_.size());
+    return budget_.text(std::exchange(output_, std::move(outer)));
   }
 
-  const Value* look_up(std::string_view name) const {
-    for (auto scope = scopes_.rbegin(); scope != scopes_.rend(); ++scope)
+  const Value* look_up(std::string_view name) {
+    for (auto scope = scopes_.rbegin(); scope != scopes_.rend(); ++scope) {
+      budget_.search(*scope);
       if (const Value* value = scope->find(name)) return value;
+    }
     return nullptr;
   }
 
+  const Value* member_of(const Value& value, std::string_view key) {
+    if (value.dict() == nullptr) return nullptr;
+    budget_.search(*value.dict());
+    return value.dict()->find(key);
+  }
+
+  // Every level is some frames of the stack, whether of the template or of a macro that it calls.
+  struct Nesting {
+    explicit Nesting(Interpreter& interpreter) : nesting(interpreter.nesting_) {
+      if (++nesting > kMaxNesting)
+        interpreter.fail(ErrorKind::resources, "more than 1000 levels of nesting");
+    }
+    ~Nesting() { --nesting; }
+    Nesting(const Nesting&) = delete;
+    Nesting& operator=(const Nesting&) = delete;
+    int& nesting;
+  };
+
   Value evaluate(const Expression& expression) {
-    count_step();
+    const Nesting nesting(*this);
+    budget_.step();
     const auto item = [&](std::size_t i) { return evaluate(expression.items[i]); };
     switch (expression.kind) {
       case EKind::literal:
@@ -173,13 +210,13 @@ class Interpreter {
       case EKind::list: {
         List list;
         for (const Expression& part : expression.items) list.push_back(evaluate(part));
-        return Value::of(std::move(list));
+        return budget_.list(std::move(list));
       }
       case EKind::dict: {
         Dict dict;
         for (std::size_t i = 0; i < expression.items.size(); i += 2)
-          dict.set(text_of(item(i)), item(i + 1));
-        return Value::of(std::move(dict));
+          define(dict, budget_.printed(item(i)), item(i + 1));
+        return budget_.dict(std::move(dict));
       }
       case EKind::attribute:
         return attribute(item(0), expression.text);
@@ -193,17 +230,17 @@ class Interpreter {
         const Value value = item(0);
         const Arguments arguments = arguments_of(expression);
         line_ = expression.line;
-        return checked([&] { return apply_filter(expression.text, value, arguments); });
+        return apply_filter(expression.text, value, arguments, budget_);
       }
       case EKind::test: {
         const Value value = item(0);
         const Arguments arguments = arguments_of(expression);
-        return {checked([&] { return apply_test(expression.text, value, arguments.positional); })};
+        return {apply_test(expression.text, value, arguments.positional, budget_)};
       }
       case EKind::choice:
         return is_true(item(1)) ? item(0) : item(2);
       case EKind::unary:
-        return unary(expression.text, item(0));
+        return apply_unary(expression.text, item(0));
       case EKind::binary:
         // The value of `and` and `or` is one of the operands, as in Python.
         if (expression.text == "and") {
@@ -214,12 +251,12 @@ class Interpreter {
           Value left = item(0);
           return is_true(left) ? left : item(1);
         }
-        return binary(expression.text, item(0), item(1));
+        return apply_binary(expression.text, item(0), item(1), budget_);
     }
     return Value::none();
   }
 
-  Value name(const std::string& text) const {
+  Value name(const std::string& text) {
     if (const Value* value = look_up(text)) return *value;
     if (text == "raise_exception" || text == "namespace" || text == "range" || text == "dict")
       return {Bound{nullptr, text}};
@@ -230,9 +267,9 @@ class Interpreter {
     if (value.is_undefined())
       fail(ErrorKind::incompatible, "'" + value.as<Undefined>()->name + "' is undefined");
     // Jinja looks for a method first, for a member second: {"items": 1}.items is the method.
-    if (has_method(value, key)) return {Bound{std::make_shared<Value>(value), key}};
-    const Value* member = value.dict() ? value.dict()->find(key) : nullptr;
-    if (member) return *member;
+    if (has_method(value, key))
+      return {Bound{std::make_shared<Value>(value), key}, value.depth + 1};
+    if (const Value* member = member_of(value, key)) return *member;
     if (value.list() && !key.empty() && key.find_first_not_of("0123456789") == std::string::npos)
       return index(value, {static_cast<std::int64_t>(std::stoll(key.substr(0, 9)))});
     return Value::undefined(key);
@@ -242,13 +279,14 @@ class Interpreter {
     if (value.is_undefined())
       fail(ErrorKind::incompatible, "'" + value.as<Undefined>()->name + "' is undefined");
     if (const std::string* text = key.string()) {
-      const Value* member = value.dict() ? value.dict()->find(*text) : nullptr;
+      const Value* member = member_of(value, *text);
       return member ? *member : Value::undefined(*text);
     }
     std::int64_t position = 0;
     if (!as_integer(key, position) || (!value.list() && !value.string()))
-      return Value::undefined("element " + text_of(key));
-    const List items = checked([&] { return items_of(value); });
+      return Value::undefined("element " + budget_.printed(key));
+    const Value source = listed(value, budget_);
+    const List& items = *source.list();
     const auto count = static_cast<std::int64_t>(items.size());
     if (position < 0) position += count;
     if (position < 0 || position >= count)
@@ -260,7 +298,8 @@ class Interpreter {
   Value slice(const Value& value, const Value& first, const Value& last, const Value& stride) {
     if (!value.list() && !value.string())
       fail(ErrorKind::incompatible, std::string(type_name(value)) + " cannot be sliced");
-    const List items = checked([&] { return items_of(value); });
+    const Value source = listed(value, budget_);
+    const List& items = *source.list();
     const auto count = static_cast<std::int64_t>(items.size());
     const std::int64_t step = bound(stride, 1);
     if (step == 0) fail(ErrorKind::incompatible, "a slice has step 0");
@@ -274,12 +313,13 @@ class Interpreter {
     const std::int64_t begin = clamped(first, step > 0 ? 0 : count - 1);
     const std::int64_t end = clamped(last, step > 0 ? count : -1);
     List out;
+    budget_.require(2 * items.size() * sizeof(Value));
     for (std::int64_t i = begin; step > 0 ? i < end : i > end; i += step)
       out.push_back(items[static_cast<std::size_t>(i)]);
-    if (!value.string()) return Value::of(std::move(out));
+    if (!value.string()) return budget_.list(std::move(out));
     std::string text;
     for (const Value& character : out) text += *character.string();
-    return Value::of(std::move(text));
+    return budget_.text(std::move(text));
   }
 
   std::int64_t bound(const Value& value, std::int64_t fallback) {
@@ -312,8 +352,7 @@ class Interpreter {
                                        (target.text.empty() ? "of this expression" : target.text) +
                                        " is not supported");
     }
-    if (bound->self)
-      return checked([&] { return call_method(*bound->self, bound->name, arguments); });
+    if (bound->self) return call_method(*bound->self, bound->name, arguments, budget_);
     return call_builtin(bound->name, arguments);
   }
 
@@ -321,15 +360,16 @@ class Interpreter {
     if (function == "raise_exception") {
       const Value* message = arguments.find(0, "message");
       fail(ErrorKind::incompatible,
-           "the template refuses these messages: " + (message ? text_of(*message) : "no reason"));
+           "the template refuses these messages: " +
+               (message ? budget_.printed(*message).substr(0, kLongestReason) : "no reason"));
     }
     if (function == "range") return range(arguments);
     Dict dict;
     dict.is_namespace = function == "namespace";
-    for (const auto& [key, value] : arguments.named) dict.set(key, value);
+    for (const auto& [key, value] : arguments.named) define(dict, key, value);
     if (!arguments.positional.empty())
       fail(ErrorKind::unsupported, function + " with positional arguments is not supported");
-    return Value::of(std::move(dict));
+    return budget_.dict(std::move(dict));
   }
 
   Value range(const Arguments& arguments) {
@@ -347,7 +387,7 @@ class Interpreter {
         fail(ErrorKind::unsupported, "a range of more than 100000 numbers is not supported");
       out.push_back({i});
     }
-    return Value::of(std::move(out));
+    return budget_.list(std::move(out));
   }
 
   Value call_macro(const Statement& macro, const Arguments& arguments) {
@@ -355,140 +395,32 @@ class Interpreter {
     Dict scope;
     for (std::size_t i = 1; i < macro.names.size(); ++i) {
       const Value* given = arguments.find(i - 1, macro.names[i]);
-      scope.set(macro.names[i], given ? *given : evaluate(macro.expressions[i - 1]));
+      define(scope, macro.names[i], given ? *given : evaluate(macro.expressions[i - 1]));
     }
     // A macro sees the template's own names, not those of the place it is called from.
     std::vector<Dict> outer(std::make_move_iterator(scopes_.begin() + 1),
                             std::make_move_iterator(scopes_.end()));
     scopes_.resize(1);
     scopes_.push_back(std::move(scope));
-    std::string text = captured(macro.body);
+    Value text = captured(macro.body);
     scopes_.resize(1);
     std::move(outer.begin(), outer.end(), std::back_inserter(scopes_));
     --calls_;
-    return Value::of(std::move(text));
+    return text;
   }
 
-  Value unary(const std::string& op, const Value& value) {
-    if (op == "not") return {!is_true(value)};
-    std::int64_t integer = 0;
-    double number = 0;
-    if (as_integer(value, integer)) {
-      if (op == "+") return {integer};
-      return arithmetic("-", 0, integer);
-    }
-    if (as_number(value, number)) return {op == "-" ? -number : number};
-    fail(ErrorKind::incompatible, "unary " + op + " got " + std::string(type_name(value)));
-  }
-
-  Value binary(const std::string& op, const Value& left, const Value& right) {
-    if (op == "==") return {are_equal(left, right)};
-    if (op == "!=") return {!are_equal(left, right)};
-    if (op == "in") return {is_in(left, right)};
-    if (op == "not in") return {!is_in(left, right)};
-    if (op == "~") return Value::of(text_of(left) + text_of(right));
-    if (op == "<" || op == "<=" || op == ">" || op == ">=") return {ordered(op, left, right)};
-    if (op == "+" && left.string() && right.string())
-      return Value::of(*left.string() + *right.string());
-    if (op == "+" && left.list() && right.list()) {
-      List both = *left.list();
-      both.insert(both.end(), right.list()->begin(), right.list()->end());
-      return Value::of(std::move(both));
-    }
-    std::int64_t a = 0;
-    std::int64_t b = 0;
-    if (as_integer(left, a) && as_integer(right, b) && op != "/") return arithmetic(op, a, b);
-    double x = 0;
-    double y = 0;
-    if (as_number(left, x) && as_number(right, y)) {
-      if (op == "+") return {x + y};
-      if (op == "-") return {x - y};
-      if (op == "*") return {x * y};
-      if (y == 0) fail(ErrorKind::incompatible, "division by zero");
-      if (op == "/") return {x / y};
-      if (op == "//") return {std::floor(x / y)};
-      return {x - std::floor(x / y) * y};
-    }
-    if (op == "*" && left.string() && as_integer(right, b)) return repeated(*left.string(), b);
-    fail(ErrorKind::incompatible,
-         "cannot apply " + op + " to " + described(left) + " and " + described(right));
-  }
-
-  static std::string described(const Value& value) {
-    return value.is_undefined() ? "the undefined '" + value.as<Undefined>()->name + "'"
-                                : std::string(type_name(value));
-  }
-
-  Value repeated(const std::string& text, std::int64_t times) {
-    if (times > 0 && text.size() > kMaxOutput / static_cast<std::size_t>(times))
-      fail(ErrorKind::resources, "a string of more than 256 MiB");
-    std::string out;
-    for (std::int64_t i = 0; i < times && !text.empty(); ++i) out += text;
-    return Value::of(std::move(out));
-  }
-
-  Value arithmetic(const std::string& op, std::int64_t a, std::int64_t b) {
-    std::int64_t result = 0;
-    bool overflows = false;
-    if (op == "+") {
-      overflows = __builtin_add_overflow(a, b, &result);
-    } else if (op == "-") {
-      overflows = __builtin_sub_overflow(a, b, &result);
-    } else if (op == "*") {
-      overflows = __builtin_mul_overflow(a, b, &result);
-    } else {
-      if (b == 0) fail(ErrorKind::incompatible, "division by zero");
-      if (b == -1) return op == "//" ? arithmetic("-", 0, a) : Value{std::int64_t{0}};
-      // Python rounds towards minus infinity.
-      const bool adjusts = a % b != 0 && (a < 0) != (b < 0);
-      result = op == "//" ? a / b - (adjusts ? 1 : 0) : a % b + (adjusts ? b : 0);
-    }
-    if (overflows) fail(ErrorKind::unsupported, "a number beyond 64 bits is not supported");
-    return {result};
-  }
-
-  bool ordered(const std::string& op, const Value& left, const Value& right) {
-    double x = 0;
-    double y = 0;
-    int order = 0;
-    if (left.string() && right.string()) {
-      order = left.string()->compare(*right.string());
-    } else if (as_number(left, x) && as_number(right, y)) {
-      order = x < y ? -1 : x > y ? 1 : 0;
-    } else {
-      fail(ErrorKind::incompatible,
-           "cannot compare " + described(left) + " and " + described(right) + " with " + op);
-    }
-    if (op == "<") return order < 0;
-    if (op == "<=") return order <= 0;
-    return op == ">" ? order > 0 : order >= 0;
-  }
-
-  bool is_in(const Value& left, const Value& right) {
-    if (const std::string* text = right.string()) {
-      if (left.string() == nullptr)
-        fail(ErrorKind::incompatible, "'in' of a str got " + described(left) + ", expected str");
-      return text->find(*left.string()) != std::string::npos;
-    }
-    const List items = checked([&] { return items_of(right); });
-    return std::any_of(items.begin(), items.end(),
-                       [&](const Value& item) { return are_equal(item, left); });
-  }
-
-  std::string printed(const Value& value) {
+  void print(const Value& value) {
     if (value.as<Bound>() || value.as<Macro>())
       fail(ErrorKind::unsupported, "printing a function is not supported");
-    return text_of(value);
+    if (const std::string* text = value.string()) return write(*text);
+    write(budget_.printed(value));
   }
 
+  // A string that grows is there twice for a moment.
   void write(std::string_view text) {
-    if (output_.size() + text.size() > kMaxOutput)
-      fail(ErrorKind::resources, "more than 256 MiB of output");
+    budget_.take(2 * text.size());
+    budget_.look_through(text.size());
     output_ += text;
-  }
-
-  void count_step() {
-    if (++steps_ > kMaxSteps) fail(ErrorKind::resources, "it does not end after two million steps");
   }
 
   template <typename Body>
@@ -496,8 +428,8 @@ class Interpreter {
     try {
       return body();
     } catch (const TemplateFault& problem) {
-      if (problem.is_unsupported) fail(ErrorKind::unsupported, problem.what + " is not supported");
-      fail(ErrorKind::incompatible, problem.what);
+      fail(problem.kind, problem.kind == ErrorKind::unsupported ? problem.what + " is not supported"
+                                                                : problem.what);
     }
   }
 
@@ -506,13 +438,14 @@ class Interpreter {
   }
 
   const std::string& context_;
+  RenderBudget budget_;  // before all that holds values
   std::vector<Dict> scopes_;
   std::string output_;
   std::vector<TextRange> generated_;
-  std::int64_t steps_ = 0;
   int line_ = 1;
   int calls_ = 0;
   int captures_ = 0;
+  int nesting_ = 0;
 };
 
 }  // namespace

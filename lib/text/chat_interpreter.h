@@ -11,7 +11,8 @@
 namespace lora::text {
 
 /// Throws Error(incompatible) for what the template itself refuses or cannot do with these values,
-/// Error(unsupported) for a construct outside the subset, Error(resources) when it does not end.
+/// Error(unsupported) for a construct outside the subset, Error(resources) when it does not end or
+/// takes more memory than its messages justify.
 RenderedChat run_template(const std::vector<Statement>& program, Dict variables,
                           const std::string& context);
 

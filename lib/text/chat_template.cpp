@@ -11,6 +11,9 @@
 
 namespace lora {
 
+// A template becomes a tree of a hundred times its size; the longest in use have some 20 KiB.
+constexpr std::size_t kLongestSource = std::size_t{256} << 10;
+
 struct ChatTemplate::Impl {
   std::string context;
   std::vector<text::Statement> program;
@@ -22,6 +25,11 @@ ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 ChatTemplate::~ChatTemplate() = default;
 
 ChatTemplate ChatTemplate::parse(std::string_view source, const std::string& context) {
+  if (source.size() > kLongestSource)
+    throw Error(ErrorKind::malformed,
+                "cannot use chat template " + context + ": found " + std::to_string(source.size()) +
+                    " bytes, expected at most " + std::to_string(kLongestSource))
+        .in_file(context);
   if (text::find_invalid_utf8(source) != std::string_view::npos)
     throw Error(ErrorKind::malformed, "cannot use chat template " + context + ": it is not UTF-8")
         .in_file(context);

@@ -3,8 +3,27 @@
 #include <algorithm>
 
 #include "lora/base/error.h"
+#include "text/chat_budget.h"
 
 namespace lora::text {
+
+Value Value::undefined(std::string_view name) {
+  constexpr std::size_t kMost = 100;
+  return {Undefined{name.size() > kMost ? std::string(name.substr(0, kMost)) + "..."
+                                        : std::string(name)}};
+}
+
+Value Value::of(List items) {
+  int depth = 0;
+  for (const Value& item : items) depth = std::max(depth, item.depth);
+  return {std::make_shared<List>(std::move(items)), depth + 1};
+}
+
+Value Value::of(Dict dict) {
+  int depth = 0;
+  for (const auto& [key, member] : dict.members) depth = std::max(depth, member.depth);
+  return {std::make_shared<Dict>(std::move(dict)), depth + 1};
+}
 
 const Value* Dict::find(std::string_view key) const {
   for (const auto& [name, value] : members)
@@ -139,19 +158,26 @@ bool as_number(const Value& value, double& out) {
   return true;
 }
 
-bool are_equal(const Value& a, const Value& b) {
+bool are_equal(const Value& a, const Value& b, RenderBudget& budget) {
+  budget.step();
   double x = 0;
   double y = 0;
   if (as_number(a, x) && as_number(b, y)) return x == y;
   if (a.data.index() != b.data.index()) return false;
-  if (const std::string* text = a.string()) return *text == *b.string();
+  if (const std::string* text = a.string()) {
+    budget.look_through(std::min(text->size(), b.string()->size()));
+    return *text == *b.string();
+  }
   if (const List* list = a.list())
-    return std::equal(list->begin(), list->end(), b.list()->begin(), b.list()->end(), are_equal);
+    return std::equal(
+        list->begin(), list->end(), b.list()->begin(), b.list()->end(),
+        [&](const Value& left, const Value& right) { return are_equal(left, right, budget); });
   if (const Dict* dict = a.dict())
     return dict->members.size() == b.dict()->members.size() &&
            std::all_of(dict->members.begin(), dict->members.end(), [&](const auto& member) {
+             budget.search(*b.dict());
              const Value* other = b.dict()->find(member.first);
-             return other != nullptr && are_equal(member.second, *other);
+             return other != nullptr && are_equal(member.second, *other, budget);
            });
   return a.is_undefined() || a.as<None>() != nullptr;
 }

@@ -15,6 +15,7 @@ namespace lora::text {
 
 struct Value;
 struct Statement;
+class RenderBudget;
 
 struct Undefined {
   std::string name;  ///< what was looked up, for messages
@@ -37,9 +38,11 @@ struct Bound {
 };
 
 struct Value {
-  std::variant<Undefined, None, bool, std::int64_t, double, std::string, std::shared_ptr<List>,
-               std::shared_ptr<Dict>, Macro, Bound>
+  // What may be large is shared: a step that passes a value on copies a pointer.
+  std::variant<Undefined, None, bool, std::int64_t, double, std::shared_ptr<const std::string>,
+               std::shared_ptr<List>, std::shared_ptr<Dict>, Macro, Bound>
       data;
+  int depth = 0;  ///< levels of lists and dictionaries; a namespace may have got more
 
   template <typename T>
   const T* as() const {
@@ -53,14 +56,21 @@ struct Value {
     const auto* p = as<std::shared_ptr<Dict>>();
     return p ? p->get() : nullptr;
   }
-  const std::string* string() const { return as<std::string>(); }
+  const std::string* string() const {
+    const auto* p = as<std::shared_ptr<const std::string>>();
+    return p ? p->get() : nullptr;
+  }
   bool is_undefined() const { return as<Undefined>() != nullptr; }
 
-  static Value undefined(std::string name) { return {Undefined{std::move(name)}}; }
+  /// A long `name` is cut.
+  static Value undefined(std::string_view name);
   static Value none() { return {None{}}; }
-  static Value of(std::string text) { return {std::move(text)}; }
-  static Value of(List items) { return {std::make_shared<List>(std::move(items))}; }
-  static Value of(Dict members) { return {std::make_shared<Dict>(std::move(members))}; }
+  /// Values that are there before a rendering begins; during one RenderBudget makes them.
+  static Value of(std::string text) {
+    return {std::make_shared<const std::string>(std::move(text))};
+  }
+  static Value of(List items);
+  static Value of(Dict members);
 };
 
 Value value_of(const Json& json);
@@ -74,7 +84,7 @@ bool is_true(const Value& value);
 std::string text_of(const Value& value);
 std::string repr_of(const Value& value);
 
-bool are_equal(const Value& a, const Value& b);
+bool are_equal(const Value& a, const Value& b, RenderBudget& budget);
 
 /// Python's name of the type ("str", "NoneType"), for messages.
 std::string_view type_name(const Value& value);
