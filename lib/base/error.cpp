@@ -1,5 +1,6 @@
 #include "lora/base/error.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace lora {
@@ -28,7 +29,33 @@ std::string_view to_string(ErrorKind kind) {
   return "internal";
 }
 
-Error::Error(ErrorKind kind, std::string message) : kind_(kind), message_(std::move(message)) {}
+namespace {
+
+// Names and values from files stand in messages as they were found; a line break among them must
+// not look like a second message.
+std::string in_one_line(std::string text) {
+  const auto is_control = [](char c) {
+    return static_cast<unsigned char>(c) < 0x20 || static_cast<unsigned char>(c) == 0x7F;
+  };
+  if (std::none_of(text.begin(), text.end(), is_control)) return text;
+  constexpr std::string_view digits = "0123456789abcdef";
+  std::string shown;
+  for (const char c : text) {
+    if (!is_control(c)) {
+      shown += c;
+      continue;
+    }
+    shown += "\\x";
+    shown += digits[static_cast<unsigned char>(c) >> 4];
+    shown += digits[static_cast<unsigned char>(c) & 15];
+  }
+  return shown;
+}
+
+}  // namespace
+
+Error::Error(ErrorKind kind, std::string message)
+    : kind_(kind), message_(in_one_line(std::move(message))) {}
 
 Error& Error::in_file(std::string path) & {
   file_ = std::move(path);
@@ -43,7 +70,7 @@ Error& Error::in_tensor(std::string name) & {
 Error&& Error::in_tensor(std::string name) && { return std::move(in_tensor(std::move(name))); }
 
 Error& Error::with_hint(std::string hint) & {
-  hint_ = std::move(hint);
+  hint_ = in_one_line(std::move(hint));
   return *this;
 }
 Error&& Error::with_hint(std::string hint) && { return std::move(with_hint(std::move(hint))); }

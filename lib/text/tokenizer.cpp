@@ -135,6 +135,23 @@ struct Tokenizer::Impl {
     raw_tokens.index();
     normalized_tokens.index();
     index_spellings(file.budget);
+    require_tokens(post_processor.before());
+    require_tokens(post_processor.after());
+  }
+
+  // The reference adds whatever id the file names, and the model fails on it later.
+  void require_tokens(const std::vector<std::int64_t>& ids) const {
+    for (const std::int64_t id : ids)
+      if (!is_token(id))
+        throw malformed_tokenizer("post_processor adds the id " + std::to_string(id) +
+                                      ", expected one that the vocabulary or an added token has",
+                                  context);
+  }
+
+  // A hole between the ids has no spelling at all, which is not an empty one.
+  bool is_token(TokenId id) const {
+    return id >= 0 && id < static_cast<TokenId>(spellings.size()) &&
+           spellings[static_cast<std::size_t>(id)].data() != nullptr;
   }
 
   // A token that the model knows has the model's id. Others are numbered after the vocabulary, as
@@ -233,7 +250,7 @@ struct Tokenizer::Impl {
 
   // Bytes a token stands for; an added token whose content is outside the alphabet is its content.
   void append_bytes(TokenId id, bool skip_special_tokens, std::string& bytes) const {
-    if (id < 0 || id >= static_cast<TokenId>(spellings.size())) return;
+    if (!is_token(id)) return;
     const auto index = static_cast<std::size_t>(id);
     if (skip_special_tokens && special[index]) return;
     const auto raw = bytes_of_spelling(spellings[index]);
@@ -261,8 +278,8 @@ struct Tokenizer::Impl {
   }
 
   std::string name_of_id(const std::optional<TokenId>& id) const {
-    const bool known = id && *id >= 0 && *id < static_cast<TokenId>(spellings.size());
-    return std::string(known ? spellings[static_cast<std::size_t>(*id)] : std::string_view());
+    return id && is_token(*id) ? std::string(spellings[static_cast<std::size_t>(*id)])
+                               : std::string();
   }
 
   void set_special(const SpecialTokens& tokens) {
@@ -359,8 +376,7 @@ std::optional<TokenId> Tokenizer::token_to_id(std::string_view token) const {
 }
 
 std::optional<std::string> Tokenizer::id_to_token(TokenId id) const {
-  const std::string name = impl_->name_of_id(id);
-  return name.empty() ? std::nullopt : std::optional(name);
+  return impl_->is_token(id) ? std::optional(impl_->name_of_id(id)) : std::nullopt;
 }
 
 bool Tokenizer::is_special(TokenId id) const {

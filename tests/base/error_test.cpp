@@ -15,6 +15,16 @@ TEST_CASE("an error carries its kind, file, tensor and hint") {
   REQUIRE(error.hint() == "h");
 }
 
+TEST_CASE("message and hint of an error stay on one line, whatever name they quote") {
+  const Error error = Error(ErrorKind::malformed, "found 'a\nerror: b\x7f\x1b[2J\t'")
+                          .with_hint("rename\r\nit")
+                          .in_file("a\nb");
+  REQUIRE(error.message() == "found 'a\\x0aerror: b\\x7f\\x1b[2J\\x09'");
+  REQUIRE(error.hint() == "rename\\x0d\\x0ait");
+  REQUIRE(error.file() == "a\nb");  // a path is to be opened
+  REQUIRE(Error(ErrorKind::malformed, "caf\xc3\xa9").message() == "caf\xc3\xa9");
+}
+
 TEST_CASE("error kinds have the names that JSON documents use") {
   REQUIRE(to_string(ErrorKind::not_found) == "not_found");
   REQUIRE(to_string(ErrorKind::output) == "output");

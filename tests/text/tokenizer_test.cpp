@@ -142,6 +142,22 @@ TEST_CASE("an unsupported component is named") {
           R"({"type":"BPE","vocab":{},"merges":[],"end_of_word_suffix":"</w>"})");
 }
 
+TEST_CASE("a post-processor adds tokens that exist") {
+  Json document = document_of("gpt2");
+  const auto with = [&](std::string_view id) {
+    const std::string pair = "[\"<s>\"," + std::string(id) + "]";
+    (*document.as_object())["post_processor"] = parse_json(
+        R"({"type":"RobertaProcessing","cls":)" + pair + R"(,"sep":["</s>",1]})", "value");
+    return document;
+  };
+  const Tokenizer tokenizer = load(with("0"));
+  const auto last = static_cast<TokenId>(tokenizer.vocab_size()) - 1;
+  REQUIRE(load(with(std::to_string(last))).encode("").front() == last);
+  for (const TokenId id : {last + 1, TokenId{-1}, TokenId{1} << 40})
+    require_error(ErrorKind::malformed, "post_processor adds the id " + std::to_string(id),
+                  [&] { load(with(std::to_string(id))); });
+}
+
 TEST_CASE("a broken tokenizer.json is malformed, with the place") {
   const auto refuses = [](std::string_view part, std::string_view text) {
     const testing::TempDir dir;

@@ -54,7 +54,8 @@ class Tokenizer {
   /// become U+FFFD, one for each maximal invalid part.
   std::string decode(const std::vector<TokenId>& ids, bool skip_special_tokens = true) const;
 
-  /// Model vocabulary and added tokens together: one more than the highest id, were there no holes.
+  /// Number of tokens, of the model's vocabulary and added ones together. Ids may lie above it
+  /// where the file leaves holes between them.
   std::size_t vocab_size() const;
 
   /// Id of a token by its spelling in the file (byte-level alphabet: "Ġthe") or by the content of
