@@ -25,37 +25,28 @@ std::set<std::string> rules_of(const std::vector<std::string>& selectors) {
   return ids;
 }
 
-void sort_without_repeats(std::vector<AcceptedFinding>& entries) {
+void sort_without_repeats(std::vector<FindingIdentity>& entries) {
   std::sort(entries.begin(), entries.end());
   entries.erase(std::unique(entries.begin(), entries.end()), entries.end());
 }
 
 }  // namespace
 
-AcceptedFinding accepted_form(const Finding& finding) {
-  return {finding.rule, {}, finding.module, finding.tensor, message_pattern(finding.message)};
-}
-
 std::optional<std::size_t> FindingBaseline::find(const Finding& finding,
-                                                 std::string_view adapter) const {
+                                                 const std::filesystem::path& adapter) const {
   if (accepted.empty()) return std::nullopt;
-  AcceptedFinding wanted = accepted_form(finding);
-  for (const std::string_view name : {std::string_view(), adapter}) {
-    wanted.adapter = name;
-    const auto entry = std::lower_bound(accepted.begin(), accepted.end(), wanted);
-    if (entry != accepted.end() && *entry == wanted)
-      return static_cast<std::size_t>(entry - accepted.begin());
-  }
-  return std::nullopt;
+  const FindingIdentity wanted = identity_of(finding, adapter, folder);
+  const auto entry = std::lower_bound(accepted.begin(), accepted.end(), wanted);
+  if (entry == accepted.end() || *entry != wanted) return std::nullopt;
+  return static_cast<std::size_t>(entry - accepted.begin());
 }
 
-FindingBaseline make_baseline(const Findings& findings, std::string_view adapter) {
-  FindingBaseline baseline;
-  for (const Finding& finding : findings) {
-    if (finding.severity == Severity::note || finding.rule == kUnreadable) continue;
-    baseline.accepted.push_back(accepted_form(finding));
-    baseline.accepted.back().adapter = adapter;
-  }
+FindingBaseline make_baseline(const Findings& findings, const std::filesystem::path& adapter,
+                              const std::filesystem::path& folder) {
+  FindingBaseline baseline{folder, {}};
+  for (const Finding& finding : findings)
+    if (finding.severity != Severity::note && finding.rule != kUnreadable)
+      baseline.accepted.push_back(identity_of(finding, adapter, folder));
   sort_without_repeats(baseline.accepted);
   return baseline;
 }
@@ -67,11 +58,6 @@ FindingBaseline merge_baselines(const FindingBaseline& a, const FindingBaseline&
   return both;
 }
 
-std::string adapter_name(const std::filesystem::path& adapter) {
-  const std::filesystem::path name = adapter.filename();
-  return (name.empty() ? adapter.parent_path().filename() : name).string();
-}
-
 std::vector<std::string> rules_of_selector(std::string_view selector) {
   std::vector<std::string> ids;
   for (const RuleInfo& rule : verify_rules())
@@ -80,7 +66,7 @@ std::vector<std::string> rules_of_selector(std::string_view selector) {
   return ids;
 }
 
-FilterOutcome apply_filter(const FindingFilter& filter, std::string_view adapter,
+FilterOutcome apply_filter(const FindingFilter& filter, const std::filesystem::path& adapter,
                            Findings& findings) {
   const std::set<std::string> selected = rules_of(filter.select);
   const std::set<std::string> ignored = rules_of(filter.ignore);

@@ -177,8 +177,7 @@ class Verification {
     settle_checks();
     // What makes a path unreadable is never filtered away.
     if (!report_.is_readable) return;
-    FilterOutcome outcome =
-        apply_filter(options_.filter, adapter_name(report_.path), report_.findings);
+    FilterOutcome outcome = apply_filter(options_.filter, report_.path, report_.findings);
     report_.left_out = std::move(outcome.left_out);
     report_.accepted = std::move(outcome.accepted);
     report_.baseline_usage = std::move(outcome.baseline_usage);

@@ -40,12 +40,13 @@ Json rule_json(const RuleInfo& rule) {
                     {"defaultConfiguration", JsonObject{{"level", to_string(rule.severity)}}}};
 }
 
-// Equal for the same finding on another day: the message without its changing numbers.
+// Equal for the same finding on another day and in another checkout, as in a baseline that lies in
+// the folder of the run.
 std::string fingerprint(const VerifiedAdapter& adapter, const Finding& finding) {
-  const AcceptedFinding form = accepted_form(finding);
+  const FindingIdentity identity = identity_of(finding, adapter.report.path, {});
   Sha256 hash;
-  for (const std::string& part :
-       {form.rule, adapter_name(adapter.report.path), form.module, form.tensor, form.message}) {
+  for (const std::string& part : {identity.rule, identity.adapter, identity.file, identity.module,
+                                  identity.tensor, identity.message, identity.unlisted}) {
     hash.update_u64(part.size());
     hash.update(std::string_view(part));
   }
@@ -86,7 +87,7 @@ class Results {
     result["level"] = to_string(finding.severity);
     result["message"] = text(message);
     result["locations"] = JsonArray{location_json(adapter, finding)};
-    result["partialFingerprints"] = JsonObject{{"loraFinding/v1", fingerprint(adapter, finding)}};
+    result["partialFingerprints"] = JsonObject{{"loraFinding/v2", fingerprint(adapter, finding)}};
     if (is_accepted)
       result["suppressions"] =
           JsonArray{JsonObject{{"kind", "external"}, {"justification", "in the baseline"}}};

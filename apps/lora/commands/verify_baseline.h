@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstddef>
+#include <filesystem>
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cli/console.h"
@@ -34,13 +36,13 @@ class BaselineRun {
   Json json(const FindingFilter& filter) const;
 
  private:
-  std::vector<AcceptedFinding> stale(const FindingFilter& filter) const;
+  std::vector<FindingIdentity> stale(const FindingFilter& filter) const;
 
   std::optional<std::string> file_;
   FindingBaseline baseline_;
   std::set<std::size_t> used_;
   std::size_t accepted_ = 0;
-  std::vector<std::pair<std::string, Findings>> adapters_;
+  std::vector<std::pair<std::filesystem::path, Findings>> adapters_;
 };
 
 }  // namespace lora::cli

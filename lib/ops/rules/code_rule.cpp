@@ -32,7 +32,7 @@ void check_json(const Folder::Entry& entry, Report& report) {
   }
   if (found.empty()) return;
   report.add(
-      entry.relative.string() + " asks for code from outside the libraries: " + join_some(found),
+      entry.relative.string() + " asks for code from outside the libraries: " + report.list(found),
       {.tensor = {}, .module = {}, .hint = {}, .severity = {}, .file = entry.path.string()});
 }
 
@@ -53,7 +53,7 @@ void check_remote_code(const Folder& folder, Report& report) {
       scripts.push_back(entry.relative.string());
   }
   if (scripts.empty()) return;
-  report.add("the folder holds code: " + join_some(scripts),
+  report.add("the folder holds code: " + report.list(scripts),
              {.tensor = {},
               .module = {},
               .hint = {},

@@ -52,10 +52,10 @@ void unknown_keys(const Subject& subject, Report& report) {
   }
   if (!grave.empty())
     report.add("adapter_config.json has keys that PEFT 0.21.2 ignores and that are set (" +
-               join_some(grave) + ")");
+               report.list(grave) + ")");
   if (!slight.empty())
     report.add(
-        "adapter_config.json has keys that PEFT 0.21.2 does not know (" + join_some(slight) + ")",
+        "adapter_config.json has keys that PEFT 0.21.2 does not know (" + report.list(slight) + ")",
         {.tensor = {}, .module = {}, .hint = {}, .severity = Severity::note});
 }
 
@@ -79,12 +79,12 @@ void rank_disagrees(const Subject& subject, Report& report) {
     report.add(
         counted(modules.size(), "module") + (modules.size() == 1 ? " has" : " have") + " rank " +
             std::to_string(ranks.first) + ", expected " + std::to_string(ranks.second) +
-            " from the configuration (r, rank_pattern): " + join_some(group_layers(modules)) +
+            " from the configuration (r, rank_pattern): " + report.list(group_layers(modules)) +
             "; a corrected rank changes the scaling unless lora_alpha follows",
         {.tensor = {}, .module = modules.front(), .hint = {}, .severity = {}});
   if (!others.empty())
     report.add(
-        join_some(others, 3),
+        report.list(others, 3),
         {.tensor = first, .module = parse_key(first).module_path, .hint = {}, .severity = {}});
 }
 
@@ -105,7 +105,7 @@ void scaling_changed(const Subject& subject, Report& report) {
   }
   if (changed.empty()) return;
   report.add(example + ", in " + counted(changed.size(), "module") + ": " +
-                 join_some(group_layers(changed), 3),
+                 report.list(group_layers(changed), 3),
              {.tensor = {}, .module = changed.front(), .hint = {}, .severity = {}});
 }
 
@@ -122,7 +122,7 @@ void scale_unproven(const Subject& subject, Report& report) {
     table.push_back(figure(scaling) + " in " + counted(modules.size(), "module") + " (alpha " +
                     figure(modules.front()->alpha) + ", rank " +
                     std::to_string(modules.front()->rank) + ")");
-  std::string message = "nothing proves the scaling: s = " + join_some(table);
+  std::string message = "nothing proves the scaling: s = " + report.list(table);
   if (config.use_rslora) message += ", rsLoRA";
   // A file that was read has spellings; a configuration made in memory has none at all.
   if (!config.spelling.empty() && config.spelling.find("lora_alpha") == nullptr)

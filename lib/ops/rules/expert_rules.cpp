@@ -34,21 +34,21 @@ void expert_layout(const Subject& subject, Report& report) {
   const std::string written =
       release ? "PEFT " + *subject.adapter.config.peft_version : std::string("no peft_version");
   if (!ambiguous.empty())
-    report.add("cannot tell how the experts of " + join_some(group_layers(ambiguous)) +
+    report.add("cannot tell how the experts of " + report.list(group_layers(ambiguous)) +
                    " are laid out: as many inputs as outputs, and " + written,
                about(ambiguous));
   if (!open.empty())
-    report.add(counted(open.size(), "stack") + " of experts (" + join_some(group_layers(open)) +
+    report.add(counted(open.size(), "stack") + " of experts (" + report.list(group_layers(open)) +
                    "), " + written +
                    ": the base decides between [experts, in, out] and "
                    "[experts, out, in]",
                about(open, Severity::note));
   if (!decided.empty())
     report.add(counted(decided.size(), "stack") + " of experts stored " + layout + " (" + written +
-                   "): " + join_some(group_layers(decided)),
+                   "): " + report.list(group_layers(decided)),
                about(decided, Severity::note));
   if (!nameless.empty())
-    report.add("keys do not say which parameter " + join_some(group_layers(nameless)) +
+    report.add("keys do not say which parameter " + report.list(group_layers(nameless)) +
                    " adapt, and several have fitting shapes: taken in the order of registration",
                about(nameless, Severity::note));
 }

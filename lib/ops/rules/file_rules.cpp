@@ -45,7 +45,7 @@ void zero_size(const Subject& subject, Report& report) {
                  std::to_string(subject.adapter.tensors.size()) +
                  " tensors have no elements (parameters were not gathered before saving, as with "
                  "ZeRO-3): " +
-                 join_some(empty),
+                 report.list(empty),
              {.tensor = empty.front(), .module = {}, .hint = {}, .severity = {}});
 }
 

@@ -55,7 +55,7 @@ void mismatch(const Subject& subject, Report& report) {
   } else {
     message += std::to_string(different.size()) + " of " +
                std::to_string(manifest.base_tensors.size()) +
-               " targeted tensors differ: " + join_some(different);
+               " targeted tensors differ: " + report.list(different);
   }
   report.add(std::move(message), about_tensor(different));
 }
@@ -75,7 +75,7 @@ void unproven(const Subject& subject, Report& report) {
 void lock_disagrees(const Subject& subject, Report& report) {
   if (!subject.base_identity || subject.base_identity->against_lock.empty()) return;
   const std::vector<std::string>& names = subject.base_identity->against_lock;
-  report.add("the base's tensors are not those of its base.lock.json: " + join_some(names),
+  report.add("the base's tensors are not those of its base.lock.json: " + report.list(names),
              about_tensor(names));
 }
 

@@ -21,7 +21,7 @@ void fan_in_fan_out(const Subject& subject, Report& report) {
   report.add("fan_in_fan_out is " + std::string(flag ? "true" : "false") + " and " +
                  counted(contradicting.size(), "module") + " of the base store" +
                  (contradicting.size() == 1 ? "s" : "") + " weights the other way (" +
-                 join_some(group_layers(contradicting), 3) +
+                 report.list(group_layers(contradicting), 3) +
                  "); the flag is ignored, orientation is decided per module",
              {.tensor = {}, .module = contradicting.front(), .hint = {}, .severity = {}});
 }
@@ -38,7 +38,7 @@ void batch_norm_stats(const Subject& subject, Report& report) {
   if (uncovered.empty()) return;
   report.add("the base has " + counted(uncovered.size(), "batch-norm layer") +
                  " whose running statistics are not in the adapter: " +
-                 join_some(group_layers(uncovered)) +
+                 report.list(group_layers(uncovered)) +
                  "; training changes them unless it froze "
                  "them",
              {.tensor = {}, .module = uncovered.front(), .hint = {}, .severity = {}});

@@ -60,7 +60,7 @@ void check_index(const Folder::Entry& entry, Report& report) {
     return;
   }
   if (leaving.empty()) return;
-  report.add(entry.relative.string() + " names files outside the folder: " + join_some(leaving),
+  report.add(entry.relative.string() + " names files outside the folder: " + report.list(leaving),
              {.tensor = {},
               .module = {},
               .hint = {},

@@ -71,7 +71,7 @@ void not_reproduced(const Subject& subject, Report& report) {
   const auto updated = select(subject, is_updated);
   report.add(number(static_cast<std::int64_t>(different.size())) + " of " +
                  number(static_cast<std::int64_t>(updated.size())) +
-                 " updated tensors are not base + adapter: " + join_some(described(different), 3),
+                 " updated tensors are not base + adapter: " + report.list(described(different), 3),
              about(*different.front()));
 }
 
@@ -86,19 +86,20 @@ void output_incomplete(const Subject& subject, Report& report) {
     missing.push_back(tensor->base_name + (tensor->note.empty() ? "" : " (" + tensor->note + ")"));
   if (!missing.empty())
     report.add(number(static_cast<std::int64_t>(missing.size())) +
-                   " tensors are missing or of another shape: " + join_some(missing),
+                   " tensors are missing or of another shape: " + report.list(missing),
                {.tensor = missing.front().substr(0, missing.front().find(' ')),
                 .module = {},
                 .hint = {},
                 .severity = {}});
   if (!merged.extra.empty())
-    report.add(number(static_cast<std::int64_t>(merged.extra.size())) +
-                   " tensors are neither the base's nor the adapter's: " + join_some(merged.extra),
-               {.tensor = merged.extra.front(), .module = {}, .hint = {}, .severity = {}});
+    report.add(
+        number(static_cast<std::int64_t>(merged.extra.size())) +
+            " tensors are neither the base's nor the adapter's: " + report.list(merged.extra),
+        {.tensor = merged.extra.front(), .module = {}, .hint = {}, .severity = {}});
   if (!merged.left_out.empty())
     report.add(number(static_cast<std::int64_t>(merged.left_out.size())) +
                    " tensors of the base have no place in this class of model: " +
-                   join_some(merged.left_out),
+                   report.list(merged.left_out),
                {.tensor = {}, .module = {}, .hint = "nothing", .severity = Severity::note});
 }
 
@@ -108,7 +109,7 @@ void adapter_keys(const Subject& subject, Report& report) {
   if (!merged.adapter_keys.empty())
     report.add(
         number(static_cast<std::int64_t>(merged.adapter_keys.size())) +
-            " names in the merged checkpoint are an adapter's: " + join_some(merged.adapter_keys),
+            " names in the merged checkpoint are an adapter's: " + report.list(merged.adapter_keys),
         {.tensor = merged.adapter_keys.front(), .module = {}, .hint = {}, .severity = {}});
   if (merged.has_adapter_config)
     report.add(
@@ -154,7 +155,7 @@ void rounding_loss(const Subject& subject, Report& report) {
                  figure(100 * merged.changed) +
                  " % of them did; cosine of found and "
                  "intended change " +
-                 figure(merged.cosine) + "), least in " + join_some(worst, 3),
+                 figure(merged.cosine) + "), least in " + report.list(worst, 3),
              {.tensor = updated.front()->base_name,
               .module = updated.front()->module_path,
               .hint = is_lossy ? "" : "nothing, or merge into F32",
@@ -175,7 +176,7 @@ void touched_others(const Subject& subject, Report& report) {
   if (!different.empty())
     report.add(number(static_cast<std::int64_t>(different.size())) +
                    " tensors that the adapter does not touch differ from the base: " +
-                   join_some(described(different), 3),
+                   report.list(described(different), 3),
                about(*different.front()));
   for (const std::string& remark : subject.merged->shared)
     report.add(remark, {.tensor = {},

@@ -43,7 +43,7 @@ void wrapper_prefix(const Subject& subject, Report& report) {
     for (const auto& [name, count] : wrappers)
       parts.push_back(name + "." + (count == wrapped.size() ? "" : " in " + std::to_string(count)));
     report.add(share(wrapped.size(), subject.adapter.tensors.size()) +
-                   " carry wrapper components (" + join_some(parts) +
+                   " carry wrapper components (" + report.list(parts) +
                    "); PEFT would load this file as an adapter that does nothing",
                {.tensor = wrapped.front(), .module = {}, .hint = {}, .severity = {}});
   }
@@ -57,7 +57,7 @@ void wrapper_prefix(const Subject& subject, Report& report) {
   if (!inner.empty())
     report.add(
         counted(inner.size(), "module") + " of the file " + (inner.size() == 1 ? "is" : "are") +
-            " in the base without the component inner.: " + join_some(group_layers(inner), 3),
+            " in the base without the component inner.: " + report.list(group_layers(inner), 3),
         {.tensor = {}, .module = inner.front(), .hint = {}, .severity = {}});
 }
 
@@ -124,7 +124,7 @@ void adapter_name(const Subject& subject, Report& report) {
   }
   if (named.empty()) return;
   report.add(share(named.size(), subject.adapter.tensors.size()) +
-                 " still carry the adapter name \"" + join_some({names.begin(), names.end()}) +
+                 " still carry the adapter name \"" + report.list({names.begin(), names.end()}) +
                  "\"",
              {.tensor = named.front(), .module = {}, .hint = {}, .severity = {}});
 }

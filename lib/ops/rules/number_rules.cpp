@@ -47,7 +47,7 @@ void no_op(const Subject& subject, Report& report) {
         std::to_string(directions.size()) + " of " + total +
             "leave the direction of their weights as it is; only their DoRA magnitudes can "
             "have an effect: " +
-            join_some(directions, 3),
+            report.list(directions, 3),
         {.tensor = {}, .module = directions.front(), .hint = {}, .severity = Severity::note});
   if (inert.empty()) return;
   std::vector<std::string> texts;
@@ -59,8 +59,8 @@ void no_op(const Subject& subject, Report& report) {
                    subject.adapter.tokens.empty();
   const bool is_unscaled = reasons.size() == 1 && reasons.begin()->first == "lora_alpha is 0";
   report.add(
-      std::to_string(inert.size()) + " of " + total + "have no effect (" + join_some(texts) +
-          "): " + join_some(inert, 3),
+      std::to_string(inert.size()) + " of " + total + "have no effect (" + report.list(texts) +
+          "): " + report.list(inert, 3),
       {.tensor = {},
        .module = inert.front(),
        .hint = is_unscaled ? "set lora_alpha to the value of the training configuration" : "",

@@ -21,7 +21,7 @@ void dead_patterns(const Subject& subject, Report& report) {
   }
   if (dead.empty()) return;
   report.add("rank_pattern or alpha_pattern keys match none of " + std::to_string(targets) +
-             " targeted modules: " + join_some(dead));
+             " targeted modules: " + report.list(dead));
 }
 
 // One of the two patterns, evaluated in the order of the file and in the order PEFT saves it.
@@ -37,7 +37,7 @@ class Overlap {
                          Severity severity) {
       if (!modules.empty())
         report.add(counted(modules.size(), "module") + " " + name() + " " + example + ": " +
-                       join_some(group_layers(modules), 3),
+                       report.list(group_layers(modules), 3),
                    {.tensor = {}, .module = modules.front(), .hint = {}, .severity = severity});
     };
     add(changing_, changing_example_, Severity::error);

@@ -74,7 +74,7 @@ void embedding_payload(const Subject& subject, Report& report) {
   if (names.empty() || total == 0) return;
   std::string message = figure(100.0 * static_cast<double>(bytes) / static_cast<double>(total)) +
                         " % of the weights (" + megabytes(bytes) + " of " + megabytes(total) +
-                        ") are whole embedding matrices: " + join_some(names);
+                        ") are whole embedding matrices: " + report.list(names);
   std::string hint;
   if (subject.base != nullptr && equal == names.size()) {
     message += "; bit for bit those of the base";
@@ -102,7 +102,7 @@ void dtype_surprise(const Subject& subject, Report& report) {
   }
   std::vector<std::string> table;
   for (const auto& [name, bytes] : bytes_of) table.push_back(name + " " + megabytes(bytes));
-  if (table.size() > 1) report.add("LoRA tensors have several dtypes: " + join_some(table));
+  if (table.size() > 1) report.add("LoRA tensors have several dtypes: " + report.list(table));
   if (subject.base == nullptr || total == 0 || wide != total) return;
   std::map<DType, std::uint64_t> in_base;
   for (const auto& [name, tensor] : subject.base->tensors)

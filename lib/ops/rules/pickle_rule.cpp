@@ -56,9 +56,9 @@ void check_pickles(const Folder& folder, Report& report) {
     std::string message = entry.relative.string();
     if (scan.foreign.empty()) {
       message += " refers to " + std::to_string(scan.tensors.size()) +
-                 " names, all of tensor rebuilding: " + join_some(scan.tensors, kListed);
+                 " names, all of tensor rebuilding: " + report.list(scan.tensors, kListed);
     } else {
-      message += " would make Python call " + join_some(scan.foreign, kListed) +
+      message += " would make Python call " + report.list(scan.foreign, kListed) +
                  (scan.tensors.empty() ? ""
                                        : ", besides " + std::to_string(scan.tensors.size()) +
                                              " names of tensor rebuilding");

@@ -67,11 +67,11 @@ void architecture_rename(const Subject& subject, Report& report) {
   if (!mapping.ambiguous.empty()) {
     const auto& [path, candidates] = *mapping.ambiguous.begin();
     message += "; " + std::to_string(mapping.ambiguous.size()) + " ambiguous: " + path +
-               " may be " + join_some(candidates, 3);
+               " may be " + report.list(candidates, 3);
   }
   if (!mapping.unmatched.empty())
     message += "; " + std::to_string(mapping.unmatched.size()) +
-               " resemble nothing in the base: " + join_some(group_layers(mapping.unmatched), 3);
+               " resemble nothing in the base: " + report.list(group_layers(mapping.unmatched), 3);
   report.add(std::move(message),
              {.tensor = {},
               .module = mapping.renames.empty() ? mapping.ambiguous.begin()->first
@@ -113,7 +113,7 @@ void name_collision(const Subject& subject, Report& report) {
       "correctly";
   if (!odd.empty())
     report.add(counted(odd.size(), "module") + " have weight or lora_ in their path (" +
-                   join_some(group_layers(odd), 3) + ")" + limit,
+                   report.list(group_layers(odd), 3) + ")" + limit,
                {.tensor = {},
                 .module = odd.front(),
                 .hint = {},

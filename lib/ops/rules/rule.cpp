@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <utility>
 
 #include "lora/base/error.h"
 
@@ -17,7 +18,13 @@ void Report::add(std::string message, About about) {
   finding.tensor = std::move(about.tensor);
   finding.module = std::move(about.module);
   finding.hint = about.hint.empty() ? std::string(rule_->info.fix) : std::move(about.hint);
+  finding.unlisted = std::exchange(unlisted_, {});
   findings_.push_back(std::move(finding));
+}
+
+std::string Report::list(const std::vector<std::string>& items, std::size_t limit) {
+  for (std::size_t i = limit; i < items.size(); ++i) unlisted_.push_back(items[i]);
+  return join_some(items, limit);
 }
 
 std::vector<const Rule*> all_rules() {

@@ -42,7 +42,10 @@ struct Rule;
 class Report {
  public:
   explicit Report(std::string file) : file_(std::move(file)) {}
-  void begin(const Rule& rule) { rule_ = &rule; }
+  void begin(const Rule& rule) {
+    rule_ = &rule;
+    unlisted_.clear();
+  }
 
   struct About {
     std::string tensor;
@@ -54,12 +57,17 @@ class Report {
   void add(std::string message, About about);
   void add(std::string message) { add(std::move(message), About{}); }
 
+  /// join_some for the message of the next finding: the names it leaves out still belong to what
+  /// the finding is about.
+  std::string list(const std::vector<std::string>& items, std::size_t limit = 5);
+
   Findings take() { return std::move(findings_); }
 
  private:
   std::string file_;
   const Rule* rule_ = nullptr;
   Findings findings_;
+  std::vector<std::string> unlisted_;
 };
 
 struct Rule {

@@ -37,7 +37,7 @@ void compare_with_neighbours(const Subject& subject, const std::vector<fs::path>
       if (const Names found = conflicts_between(subject.adapter, open_adapter(other));
           !found.empty())
         report.add("cannot be loaded together with " + other.filename().string() + ": they " +
-                   join_some(found));
+                   report.list(found));
     } catch (const Error&) {
       // What is wrong with the other one is for its own run.
     }
@@ -56,10 +56,10 @@ void compare_with_run(const Subject& subject, const std::vector<fs::path>& known
     const bool is_unrelated = subject.base == nullptr && is_other_base(base, companion->base);
     if (is_compared || is_unrelated) continue;
     if (const Names found = conflicts_between(subject.adapter, companion->adapter); !found.empty())
-      conflicts.push_back(path.string() + " (they " + join_some(found) + ")");
+      conflicts.push_back(path.string() + " (they " + report.list(found) + ")");
   }
   if (!conflicts.empty())
-    report.add("cannot be loaded together with " + join_some(conflicts, kShownOfRun));
+    report.add("cannot be loaded together with " + report.list(conflicts, kShownOfRun));
 }
 
 void set_conflict(const Subject& subject, Report& report) {

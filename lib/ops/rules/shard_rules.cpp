@@ -71,7 +71,7 @@ void partial_shard(const Subject& subject, Report& report) {
                         std::to_string(factor.statistics->rows) + ")");
   if (partial.empty()) return;
   report.add("in " + std::to_string(partial.size()) + " of " + std::to_string(factors.size()) +
-                 " tensors only the first rows are not zero: " + join_some(partial, 3),
+                 " tensors only the first rows are not zero: " + report.list(partial, 3),
              {.tensor = {}, .module = {}, .hint = {}, .severity = Severity::warning});
 }
 

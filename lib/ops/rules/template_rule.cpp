@@ -71,9 +71,9 @@ void check_chat_templates(const Folder& folder, Report& report) {
       const std::string name =
           entry.relative.string() + (candidate.name.empty() ? "" : " (" + candidate.name + ")");
       if (!found.dangerous.empty())
-        add("the chat template " + name + " has " + join_some(found.dangerous, 10), std::nullopt);
+        add("the chat template " + name + " has " + report.list(found.dangerous, 10), std::nullopt);
       if (!found.addresses.empty())
-        add("the chat template " + name + " has web addresses: " + join_some(found.addresses),
+        add("the chat template " + name + " has web addresses: " + report.list(found.addresses),
             Severity::note);
     }
   }

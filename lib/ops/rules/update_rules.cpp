@@ -43,14 +43,14 @@ void a_at_initialisation(const Subject& subject, Report& report) {
   if (fresh.empty()) return;
   report.add(
       std::to_string(fresh.size()) + " of " + std::to_string(subject.modules.size()) +
-          " modules hold what PEFT initialises them with, and no update: " + join_some(fresh, 3),
+          " modules hold what PEFT initialises them with, and no update: " + report.list(fresh, 3),
       {.tensor = {}, .module = fresh.front(), .hint = {}, .severity = {}});
 }
 
-std::string row_list(const std::vector<std::int64_t>& rows) {
+std::string row_list(const std::vector<std::int64_t>& rows, Report& report) {
   std::vector<std::string> texts;
   for (const std::int64_t row : rows) texts.push_back(std::to_string(row));
-  return join_some(texts);
+  return report.list(texts);
 }
 
 void rank_rows_dead(const Subject& subject, Report& report) {
@@ -59,7 +59,7 @@ void rank_rows_dead(const Subject& subject, Report& report) {
     if (dead.empty()) continue;
     report.add(module.module_path + ": " + std::to_string(dead.size()) + " of " +
                    std::to_string(module.update.singular_values.size()) +
-                   " rank rows are zero in A or B and add nothing: " + row_list(dead),
+                   " rank rows are zero in A or B and add nothing: " + row_list(dead, report),
                {.tensor = {}, .module = module.module_path, .hint = {}, .severity = {}});
   }
 }
@@ -71,7 +71,7 @@ void rank_rows_duplicate(const Subject& subject, Report& report) {
     std::vector<std::string> texts;
     for (const auto& [i, j] : pairs) texts.push_back(std::to_string(i) + " = " + std::to_string(j));
     report.add(module.module_path + ": rank rows point in the same direction, the rank is lower " +
-                   "than it looks: " + join_some(texts),
+                   "than it looks: " + report.list(texts),
                {.tensor = {}, .module = module.module_path, .hint = {}, .severity = {}});
   }
 }
@@ -92,7 +92,7 @@ void denormals(const Subject& subject, Report& report) {
   }
   if (tensors.empty()) return;
   report.add(std::to_string(total) + " values below the smallest normal number of their dtype in " +
-                 std::to_string(tensors.size()) + " tensors: " + join_some(tensors, 3),
+                 std::to_string(tensors.size()) + " tensors: " + report.list(tensors, 3),
              {.tensor = {}, .module = {}, .hint = {}, .severity = {}});
 }
 
@@ -172,7 +172,7 @@ void update_concentrated(const Subject& subject, Report& report) {
   if (modules.empty()) return;
   report.add(
       "in " + std::to_string(modules.size()) + " of " + std::to_string(subject.modules.size()) +
-          " modules more than 99 % of the update lies in one direction: " + join_some(modules, 3),
+          " modules more than 99 % of the update lies in one direction: " + report.list(modules, 3),
       {.tensor = {}, .module = modules.front(), .hint = {}, .severity = {}});
 }
 

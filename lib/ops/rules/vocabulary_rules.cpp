@@ -123,7 +123,7 @@ void vocabulary(const Subject& subject, Report& report) {
     table.push_back(name + " expects " + std::to_string(counts.first) + " rows, base has " +
                     std::to_string(counts.second));
   if (!table.empty()) {
-    report.add("vocabularies differ: " + join_some(table));
+    report.add("vocabularies differ: " + report.list(table));
     return;
   }
   const ModuleInfo* embedding = input_embedding(subject);

@@ -18,7 +18,8 @@ struct Finding {
   std::string file;     ///< each of these is empty when the finding is not about one
   std::string tensor;
   std::string module;
-  std::string hint;  ///< the command or step that fixes it
+  std::string hint;                   ///< the command or step that fixes it
+  std::vector<std::string> unlisted;  ///< names that the message counts and does not list
 };
 
 using Findings = std::vector<Finding>;
