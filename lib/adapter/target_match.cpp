@@ -53,21 +53,27 @@ TargetMatcher::TargetMatcher(const AdapterConfig& config) {
 
 TargetMatcher::Verdict TargetMatcher::check(const std::string& module_path) const {
   if (is_excluded(module_path)) return Verdict::excluded;
-  return is_targeted(module_path) ? Verdict::targeted : Verdict::unmatched;
+  if (is_saved(module_path)) return Verdict::saved;
+  return check_targets(module_path);
 }
 
 bool TargetMatcher::is_excluded(const std::string& module_path) const {
   if (exclude_regex_ && exclude_regex_->full_match(module_path)) return true;
-  if (any_selects(exclude_names_, module_path)) return true;
+  return any_selects(exclude_names_, module_path);
+}
+
+bool TargetMatcher::is_saved(const std::string& module_path) const {
   return std::any_of(saved_.begin(), saved_.end(),
                      [&](const PythonRegex& regex) { return regex.match(module_path); });
 }
 
-bool TargetMatcher::is_targeted(const std::string& module_path) const {
-  if (target_regex_) return target_regex_->full_match(module_path);
+TargetMatcher::Verdict TargetMatcher::check_targets(const std::string& module_path) const {
+  if (target_regex_)
+    return target_regex_->full_match(module_path) ? Verdict::targeted : Verdict::unmatched;
   if (std::find(target_names_.begin(), target_names_.end(), module_path) != target_names_.end())
-    return true;
-  return any_selects(target_names_, module_path) && passes_layer_filter(module_path);
+    return Verdict::targeted;
+  if (!any_selects(target_names_, module_path)) return Verdict::unmatched;
+  return passes_layer_filter(module_path) ? Verdict::targeted : Verdict::filtered;
 }
 
 bool TargetMatcher::passes_layer_filter(const std::string& module_path) const {

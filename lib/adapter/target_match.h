@@ -18,7 +18,13 @@ bool selects(std::string_view entry, std::string_view path);
 
 class TargetMatcher {
  public:
-  enum class Verdict { unmatched, excluded, targeted };
+  enum class Verdict {
+    unmatched,  ///< by target_modules
+    filtered,   ///< an ending of target_modules matches, in a layer layers_to_transform leaves out
+    excluded,   ///< by exclude_modules
+    saved,      ///< modules_to_save has it
+    targeted,
+  };
 
   /// `config` must have target_modules as a list or an expression; throws Error(usage).
   explicit TargetMatcher(const AdapterConfig& config);
@@ -27,7 +33,8 @@ class TargetMatcher {
 
  private:
   bool is_excluded(const std::string& module_path) const;
-  bool is_targeted(const std::string& module_path) const;
+  bool is_saved(const std::string& module_path) const;
+  Verdict check_targets(const std::string& module_path) const;
   bool passes_layer_filter(const std::string& module_path) const;
 
   std::optional<PythonRegex> exclude_regex_;

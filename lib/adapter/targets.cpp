@@ -93,7 +93,8 @@ LoraTargets find_lora(const AdapterConfig& settled, const AdapterConfig& origina
   for (const ModuleInfo& module : modules) {
     if (module.module_path.empty() || module.kind == LayerKind::parameter) continue;
     const auto verdict = matcher.check(module.module_path);
-    if (verdict == TargetMatcher::Verdict::excluded) targets.has_excluded = true;
+    if (verdict == TargetMatcher::Verdict::excluded || verdict == TargetMatcher::Verdict::saved)
+      targets.has_excluded = true;
     if (verdict != TargetMatcher::Verdict::targeted) continue;
     if (!takes_lora(module))
       throw Error(ErrorKind::incompatible,

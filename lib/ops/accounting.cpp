@@ -7,6 +7,7 @@
 
 #include "lora/adapter/name_mapping.h"
 #include "lora/adapter/update.h"
+#include "ops/selection.h"
 
 namespace lora {
 namespace {
@@ -28,7 +29,11 @@ class Account {
  public:
   Account(const Adapter& adapter, const Checkpoint& base, const ModuleList& modules,
           const ResolvedTargets& targets)
-      : adapter_(adapter), base_(base), modules_(modules), targets_(targets) {
+      : adapter_(adapter),
+        base_(base),
+        modules_(modules),
+        targets_(targets),
+        selection_(adapter.config) {
     for (const ModuleInfo& module : modules) infos_.emplace(module.module_path, &module);
     for (const LoraModule& module : adapter.modules) sites_.emplace(module.base_name, &module);
     for (const KeyProblem& problem : adapter.problems)
@@ -73,7 +78,7 @@ class Account {
     }
     for (const LoraModule& module : adapter_.modules) {
       if (expected.contains(module.base_name) || is_tied_head(module)) continue;
-      add_unexpected(module.module_path, has_in_base(module));
+      add_unexpected(module.module_path, has_in_base(module), selection_.refusal(module));
       if (const auto info = infos_.find(module.module_path); info != infos_.end())
         compare_shape(module, *info->second);
     }
@@ -92,8 +97,8 @@ class Account {
            (info->second->is_output_head || module.module_path.ends_with("lm_head"));
   }
 
-  void add_unexpected(const std::string& name, bool exists) {
-    UnexpectedSite site{name, UnexpectedSite::Reason::not_targeted, {}};
+  void add_unexpected(const std::string& name, bool exists, std::string cause = {}) {
+    UnexpectedSite site{name, UnexpectedSite::Reason::not_targeted, {}, std::move(cause)};
     if (!exists) {
       if (paths_.empty())
         for (const ModuleInfo& module : modules_)
@@ -264,6 +269,7 @@ class Account {
   const Checkpoint& base_;
   const ModuleList& modules_;
   const ResolvedTargets& targets_;
+  Selection selection_;
   std::map<std::string, const ModuleInfo*> infos_;
   std::map<std::string, const LoraModule*> sites_;  ///< by base_name
   std::set<std::string> damaged_;                   ///< base_names that problems are about
@@ -279,7 +285,8 @@ Accounting account(const Adapter& adapter, const Checkpoint& base, const ModuleL
 }
 
 std::string describe(const UnexpectedSite& site) {
-  if (site.reason == UnexpectedSite::Reason::not_targeted) return "not targeted";
+  if (site.reason == UnexpectedSite::Reason::not_targeted)
+    return "not targeted" + (site.cause.empty() ? "" : ": " + site.cause);
   return site.nearest.empty() ? "not in the base" : "not in the base, nearest " + site.nearest;
 }
 

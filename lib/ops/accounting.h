@@ -18,6 +18,7 @@ struct UnexpectedSite {
   std::string name;  ///< a module_path, or a base_name for a saved parameter
   Reason reason = Reason::not_in_base;
   std::string nearest;  ///< not_in_base: the module that resembles it most, may be empty
+  std::string cause;    ///< not_targeted: the field that decides it, may be empty
 };
 
 /// Something that configuration and base ask for and the file does not have.
@@ -43,7 +44,7 @@ struct Accounting {
 Accounting account(const Adapter& adapter, const Checkpoint& base, const ModuleList& modules,
                    const ResolvedTargets& targets);
 
-/// "not in the base, nearest model.layers.0.mlp" or "not targeted".
+/// "not in the base, nearest model.layers.0.mlp" or "not targeted: exclude_modules takes it out".
 std::string describe(const UnexpectedSite& site);
 /// "" for factors, " (module to save)", " (bias)", " (token rows)".
 std::string describe(MissingPart::Kind kind);

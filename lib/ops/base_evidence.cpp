@@ -133,12 +133,21 @@ class Comparison {
     if (!last || !last_in_base) return;
     if (*last == *last_in_base) {
       agree("number of layers");
-    } else {
+    } else if (!is_told_by_configuration(*last > *last_in_base)) {
       differ(Subject::architecture,
              "the adapter covers " + std::to_string(*last + 1) + " layers, the base has " +
                  std::to_string(*last_in_base + 1) + " that the configuration targets",
              true);
     }
+  }
+
+  // A configuration that leaves layers out, or asks for more than the file has, says nothing about
+  // the base: key-unexpected and key-missing report it.
+  bool is_told_by_configuration(bool adapter_has_more) const {
+    if (!adapter_has_more) return !adapter_.config.layers_to_transform.empty();
+    return std::all_of(
+        adapter_.modules.begin(), adapter_.modules.end(),
+        [&](const LoraModule& module) { return base_.find(module.base_name) != nullptr; });
   }
 
   void compare_tokenizer() {

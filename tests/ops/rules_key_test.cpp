@@ -36,7 +36,8 @@ TEST_CASE("LV301: every unexplained key has its reason, nearest module and layer
   tensors[kPrefix + "model.layers.0.q.lora_C.weight"] = normal_tensor("c", {4, 4});
   const VerifyReport report = sample.run(config_on({"q"}), tensors);
   require_rule(report, "LV301", Severity::error, "tensors for 4 sites");
-  require_rule(report, "LV301", Severity::error, "model.layers.0-1.v (not targeted)");
+  require_rule(report, "LV301", Severity::error,
+               "model.layers.0-1.v (not targeted: target_modules does not select it)");
   require_rule(report, "LV301", Severity::error,
                "other.layers.3.q (not in the base, nearest model.layers.");
   require_rule(report, "LV301", Severity::error, "lora_C.weight (unknown suffix)");
@@ -55,7 +56,8 @@ TEST_CASE("LV301: the head of a tied model and a head that the task adds are exp
   tensors[kPrefix + "embed_tokens.lora_embedding_A"] = a;
   tensors[kPrefix + "embed_tokens.lora_embedding_B"] = b;
   add_pair(tensors, "lm_head", 4, 6, 9);
-  require_rule(sample.run(config, tensors), "LV301", Severity::error, "lm_head (not targeted)");
+  require_rule(sample.run(config, tensors), "LV301", Severity::error,
+               "lm_head (not targeted: target_modules does not select it)");
   config.other["ensure_weight_tying"] = true;
   forbid_rule(sample.run(config, tensors), "LV301");
 }

@@ -3,6 +3,8 @@
 #include "lora/adapter/keys.h"
 #include "ops/rules/grouping.h"
 #include "ops/rules/rule.h"
+#include "ops/selection.h"
+#include "ops/sibling_gaps.h"
 
 namespace lora::rules {
 namespace {
@@ -11,7 +13,8 @@ using Kind = KeyProblem::Kind;
 using Names = std::vector<std::string>;
 
 // Names behind a description, layers grouped: "q_proj (not targeted), x (not in the base)".
-std::string with_reasons(const std::vector<std::pair<std::string, std::string>>& named) {
+std::string with_reasons(const std::vector<std::pair<std::string, std::string>>& named,
+                         Report& report) {
   Names order, texts;
   for (const auto& [name, reason] : named)
     if (std::find(order.begin(), order.end(), reason) == order.end()) order.push_back(reason);
@@ -22,7 +25,7 @@ std::string with_reasons(const std::vector<std::pair<std::string, std::string>>&
     for (const std::string& name : group_layers(names))
       texts.push_back(name + (reason.empty() ? "" : " (" + reason + ")"));
   }
-  return join_some(texts);
+  return report.list(texts);
 }
 
 // A key that carries LoRA's mark and is none of its tensors.
@@ -35,6 +38,19 @@ bool is_base_parameter(const Subject& subject, const KeyProblem& problem) {
   return !has_unknown_suffix(problem.key);
 }
 
+// Names alone, without a base. Names that begin with a prefix of something else have their own
+// rule.
+void add_unselected(const Adapter& adapter,
+                    std::vector<std::pair<std::string, std::string>>& unknown) {
+  const Selection selection(adapter.config);
+  for (const LoraModule& module : adapter.modules) {
+    if (!prefix_before(module.module_path).empty()) continue;
+    std::string refusal = selection.refusal(module);
+    if (!refusal.empty())
+      unknown.emplace_back(module.module_path, "not targeted: " + std::move(refusal));
+  }
+}
+
 void unexpected(const Subject& subject, Report& report) {
   std::vector<std::pair<std::string, std::string>> unknown;
   std::string first_tensor;
@@ -45,6 +61,7 @@ void unexpected(const Subject& subject, Report& report) {
       if (!shown.nearest.empty()) shown.nearest = group_layers({shown.nearest}).front();
       unknown.emplace_back(site.name, describe(shown));
     }
+  if (!subject.accounting) add_unselected(subject.adapter, unknown);
   for (const KeyProblem& problem : subject.adapter.problems) {
     if (problem.kind != Kind::unknown || is_base_parameter(subject, problem)) continue;
     if (first_tensor.empty()) first_tensor = problem.key;
@@ -53,15 +70,30 @@ void unexpected(const Subject& subject, Report& report) {
                                                                         : "not in the base");
   }
   if (unknown.empty()) return;
-  report.add(
-      "the file has tensors for " + std::to_string(unknown.size()) +
-          (unknown.size() == 1 ? " site" : " sites") +
-          " that configuration and base do not explain, which PEFT drops: " + with_reasons(unknown),
-      {.tensor = first_tensor, .module = unknown.front().first, .hint = {}, .severity = {}});
+  report.add("the file has tensors for " + std::to_string(unknown.size()) +
+                 (unknown.size() == 1 ? " site" : " sites") +
+                 (subject.accounting ? " that configuration and base do not explain"
+                                     : " that the configuration does not explain") +
+                 ", which PEFT drops: " + with_reasons(unknown, report),
+             {.tensor = first_tensor, .module = unknown.front().first, .hint = {}, .severity = {}});
+}
+
+// Without a base: what all the other layers have.
+void missing_siblings(const Subject& subject, Report& report) {
+  const Names gaps = sibling_gaps(subject.adapter);
+  if (gaps.empty()) return;
+  report.add(counted(gaps.size(), "module") + (gaps.size() == 1 ? " has" : " have") +
+                 " no tensors, which the configuration selects and whose siblings in the other "
+                 "layers have: " +
+                 report.list(group_layers(gaps)) +
+                 "; PEFT leaves them without an update; with --base it is certain whether they "
+                 "exist",
+             {.tensor = {}, .module = gaps.front(), .hint = {}, .severity = Severity::warning});
 }
 
 void missing(const Subject& subject, Report& report) {
-  if (!subject.accounting || subject.accounting->missing.empty()) return;
+  if (!subject.accounting) return missing_siblings(subject, report);
+  if (subject.accounting->missing.empty()) return;
   const std::vector<MissingPart>& parts = subject.accounting->missing;
   std::vector<std::pair<std::string, std::string>> absent;
   std::size_t modules = 0;
@@ -76,7 +108,7 @@ void missing(const Subject& subject, Report& report) {
                  (modules == parts.size()
                       ? " of " + expected + " expected modules have no tensors: "
                       : " expected parts (of " + expected + " sites) have no tensors: ") +
-                 with_reasons(absent),
+                 with_reasons(absent, report),
              {.tensor = {}, .module = parts.front().name, .hint = {}, .severity = {}});
 }
 
@@ -95,7 +127,7 @@ void add_problems(const Subject& subject, Report& report, std::initializer_list<
   if (found.empty()) return;
   constexpr std::size_t kShown = 3;
   report.add(
-      (found.size() == 1 ? "" : counted(found.size(), noun) + ": ") + join_some(texts, kShown),
+      (found.size() == 1 ? "" : counted(found.size(), noun) + ": ") + report.list(texts, kShown),
       {.tensor = found.front()->key,
        .module = parse_key(found.front()->key).module_path,
        .hint = {},
@@ -128,7 +160,7 @@ void base_shape(const Subject& subject, Report& report) {
     table.emplace_back(site.name, site.found + ", base " + site.expected +
                                       (site.cause.empty() ? "" : ": " + site.cause));
   report.add(counted(sites.size(), "shape") + (sites.size() == 1 ? " does" : " do") +
-                 " not fit the base: " + with_reasons(table),
+                 " not fit the base: " + with_reasons(table, report),
              {.tensor = {}, .module = sites.front().name, .hint = {}, .severity = {}});
 }
 
@@ -146,7 +178,8 @@ const std::vector<Rule>& key_rules() {
       {{"LV302", "key-missing", Severity::error,
         "every module, saved parameter, bias and token row that the configuration asks for",
         "Something the configuration asks for has no tensors; PEFT leaves LoRA layers without any "
-        "update and fails on saved modules.",
+        "update and fails on saved modules (a warning without a base, where only the other layers "
+        "tell).",
         "save again from the live model or a complete checkpoint: lora save CHECKPOINT -o DIR; "
         "narrow target_modules if this set was intended"},
        missing},

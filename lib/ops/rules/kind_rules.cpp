@@ -24,13 +24,42 @@ void dora_incomplete(const Subject& subject, Report& report) {
   if (adapter.config.use_dora && !without.empty()) {
     report.add("use_dora is true and " + std::to_string(without.size()) + " of " +
                    counted(adapter.modules.size(), "module") +
-                   " have no lora_magnitude_vector: " + join_some(group_layers(without)),
+                   " have no lora_magnitude_vector: " + report.list(group_layers(without)),
                about(without));
   } else if (!adapter.config.use_dora && !with.empty()) {
-    report.add(
-        counted(with.size(), "module") + " have a lora_magnitude_vector and use_dora is false (" +
-            join_some(group_layers(with)) + "): a plain merge would ignore DoRA, and so would PEFT",
-        about(with));
+    report.add(counted(with.size(), "module") +
+                   " have a lora_magnitude_vector and use_dora is false (" +
+                   report.list(group_layers(with)) +
+                   "): a plain merge would ignore DoRA, and so would PEFT",
+               about(with));
+  }
+}
+
+// PEFT makes biases of lora_B for these kinds and refuses the others.
+bool takes_lora_bias(const LoraModule& module) {
+  return module.kind == LayerKind::linear || module.kind == LayerKind::conv1d ||
+         module.kind == LayerKind::convolution;
+}
+
+void lora_bias_incomplete(const Subject& subject, Report& report) {
+  const Adapter& adapter = subject.adapter;
+  Names without, with;
+  for (const LoraModule& module : adapter.modules) {
+    if (!takes_lora_bias(module) || !module.tied_to.empty()) continue;
+    const std::string key = "base_model.model." + module.module_path + ".lora_B.bias";
+    (module.bias || adapter.tensors.contains(key) ? with : without).push_back(module.module_path);
+  }
+  if (adapter.config.lora_bias && !without.empty()) {
+    report.add("lora_bias is true and " + std::to_string(without.size()) + " of " +
+                   counted(with.size() + without.size(), "module") +
+                   " have no lora_B.bias, for which PEFT takes zeros: " +
+                   report.list(group_layers(without)),
+               about(without));
+  } else if (!adapter.config.lora_bias && !with.empty()) {
+    report.add(counted(with.size(), "module") + (with.size() == 1 ? " has" : " have") +
+                   " a lora_B.bias and lora_bias is false, so PEFT drops it: " +
+                   report.list(group_layers(with)),
+               about(with));
   }
 }
 
@@ -53,7 +82,7 @@ void doubled_projection(const Subject& subject, Report& report) {
                  writer +
                  (is_decided ? ", which adds this update twice; factor "
                              : ": PEFT 0.15 to 0.21 add this update twice; assuming factor ") +
-                 figure(times) + ": " + join_some(group_layers(projections), 3),
+                 figure(times) + ": " + report.list(group_layers(projections), 3),
              about(projections, is_decided ? Severity::note : Severity::warning));
 }
 
@@ -74,6 +103,13 @@ const std::vector<Rule>& kind_rules() {
         "a warning when it is unknown).",
         "state the program that trained it: set peft_version in adapter_config.json"},
        doubled_projection},
+      {{"LV319", "lora-bias-incomplete", Severity::error,
+        "lora_bias against the biases of lora_B of all modules",
+        "Biases of lora_B are missing, and PEFT takes zeros, or present and switched off, and PEFT "
+        "drops them; either way another function is computed than the trained one.",
+        "restore the tensors from the checkpoint: lora save CHECKPOINT -o DIR; or set lora_bias as "
+        "the tensors say: lora repair ADAPTER -o DIR"},
+       lora_bias_incomplete},
   };
   return rules;
 }

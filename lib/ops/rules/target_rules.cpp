@@ -6,6 +6,7 @@
 #include "lora/adapter/keys.h"
 #include "ops/rules/grouping.h"
 #include "ops/rules/rule.h"
+#include "ops/selection.h"
 
 namespace lora::rules {
 namespace {
@@ -72,7 +73,7 @@ void partial_coverage(const Subject& subject, Report& report) {
   }
   const Severity severity = restricts_layers(config) ? Severity::note : Severity::warning;
   for (const auto& [extent, leaves] : covered)
-    report.add(join_some(leaves, 8) + " adapted in " + extent,
+    report.add(report.list(leaves, 8) + " adapted in " + extent,
                {.tensor = {}, .module = {}, .hint = {}, .severity = severity});
   std::vector<std::int64_t> absent;
   for (const std::int64_t layer : config.layers_to_transform)
@@ -82,17 +83,38 @@ void partial_coverage(const Subject& subject, Report& report) {
     report.add("layers_to_transform names layers that the base does not have: " + ranges(absent));
 }
 
+// Why an entry of target_modules selects nothing although modules of its name exist; empty where
+// there are none.
+std::string refusal_of(const std::string& entry, const Subject& subject,
+                       const Selection& selection) {
+  for (const ModuleInfo& module : subject.base_modules)
+    if (selects(entry, module.module_path))
+      if (std::string refusal = selection.refusal(module.module_path); !refusal.empty())
+        return refusal;
+  return {};
+}
+
 void dead_entries(const Subject& subject, Report& report) {
   if (!subject.targets) return;
   const Names& dead = subject.targets->dead_targets;
   const Names* names = listed(subject.adapter.config.target_modules);
-  if (!dead.empty())
-    report.add(std::to_string(dead.size()) + " of " +
-               std::to_string(names == nullptr ? dead.size() : names->size()) +
-               " target_modules entries match no module of the base: " + join_some(dead));
+  const Selection selection(subject.adapter.config);
+  Names absent;
+  std::map<std::string, Names> refused;
+  for (const std::string& entry : dead) {
+    const std::string refusal = refusal_of(entry, subject, selection);
+    (refusal.empty() ? absent : refused[refusal]).push_back(entry);
+  }
+  const std::string total = std::to_string(names == nullptr ? dead.size() : names->size());
+  if (!absent.empty())
+    report.add(std::to_string(absent.size()) + " of " + total +
+               " target_modules entries match no module of the base: " + report.list(absent));
+  for (const auto& [refusal, entries] : refused)
+    report.add(std::to_string(entries.size()) + " of " + total +
+               " target_modules entries select nothing (" + refusal + "): " + report.list(entries));
   if (!subject.targets->dead_parameters.empty())
     report.add("target_parameters entries match no parameter of the base: " +
-               join_some(subject.targets->dead_parameters));
+               report.list(subject.targets->dead_parameters));
   if (!subject.targets->lora.empty()) partial_coverage(subject, report);
 }
 
@@ -119,7 +141,7 @@ void dead_saved_entries(const Subject& subject, Report& report) {
            has_tensors_of(subject.adapter, entry);
   });
   if (dead.empty()) return;
-  report.add("modules_to_save entries match no module of the base: " + join_some(dead));
+  report.add("modules_to_save entries match no module of the base: " + report.list(dead));
 }
 
 void overreaching_entries(const Subject& subject, Report& report) {
@@ -137,7 +159,7 @@ void overreaching_entries(const Subject& subject, Report& report) {
         captured.push_back(path);
     if (!captured.empty())
       report.add("modules_to_save entry " + entry + " also captures " +
-                     join_some(group_layers(captured)) + ": PEFT compares endings without a dot",
+                     report.list(group_layers(captured)) + ": PEFT compares endings without a dot",
                  {.tensor = {}, .module = captured.front(), .hint = {}, .severity = {}});
   }
 }
@@ -168,7 +190,7 @@ void head_missing(const Subject& subject, Report& report) {
     if (!is_added_for_task(adapter.config, entry) && !has_tensors_of(adapter, entry))
       absent.push_back(entry);
   if (!absent.empty())
-    report.add("modules_to_save entries without tensors: " + join_some(absent) +
+    report.add("modules_to_save entries without tensors: " + report.list(absent) +
                "; PEFT fails on them, or never found such modules");
 }
 
@@ -195,7 +217,7 @@ void lora_only_biases(const Subject& subject, Report& report) {
         absent.push_back(target.module_path);
     if (!absent.empty())
       report.add("bias is lora_only and the trained biases of " + counted(absent.size(), "module") +
-                     " are not in the file: " + join_some(group_layers(absent)) + lost,
+                     " are not in the file: " + report.list(group_layers(absent)) + lost,
                  {.tensor = {}, .module = absent.front(), .hint = {}, .severity = {}});
     return;
   }
@@ -245,10 +267,10 @@ void head_adapted(const Subject& subject, Report& report) {
   }
   const std::string rest = "; many servers refuse adapted heads and embeddings";
   if (!swept.empty())
-    report.add("target_modules swept up " + join_some(swept) + " without naming it" + rest,
+    report.add("target_modules swept up " + report.list(swept) + " without naming it" + rest,
                {.tensor = {}, .module = swept.front(), .hint = {}, .severity = {}});
   if (!named.empty())
-    report.add("target_modules names " + join_some(named) + rest,
+    report.add("target_modules names " + report.list(named) + rest,
                {.tensor = {}, .module = named.front(), .hint = {}, .severity = Severity::note});
 }
 
