@@ -1,4 +1,6 @@
 // repair, save of several adapters and weighted loading through the command line.
+#include <cmath>
+
 #include "lora/adapter/adapter.h"
 #include "lora/format/safetensors.h"
 #include "support/command_line.h"
@@ -134,6 +136,21 @@ TEST_CASE("load weighs adapters behind the last @, but never a path that exists 
   REQUIRE(
       lora::testing::lora({"load", folder.path("whole@inf"), "--base", folder.path("base")}).code ==
       2);
+}
+
+TEST_CASE("load weighs expert parameters with the strength that the base settles") {
+  // Two parameters of one module with ranks and alphas of their own, and rsLoRA: the keys do not
+  // say which is which. PEFT's scale_layer multiplies the scaling of each.
+  const std::string kinds = LORA_SOURCE_DIR "/tests/golden/adapter/kinds/";
+  CommandResult result = lora_ok({"load", kinds + "adapters/experts_two_ranks@0.5", "--base",
+                                  kinds + "bases/experts", "--json"});
+  const JsonArray& modules =
+      *result.result().find("adapters")->as_array()->at(0).find("modules")->as_array();
+  REQUIRE(modules.size() == 2);
+  REQUIRE(modules[0].find("rank")->as_int() == 3);
+  REQUIRE(modules[0].find("scaling")->as_double() == 0.5 * (8 / std::sqrt(3.0)));
+  REQUIRE(modules[1].find("rank")->as_int() == 2);
+  REQUIRE(modules[1].find("scaling")->as_double() == 0.5 * (5 / std::sqrt(2.0)));
 }
 
 TEST_CASE("load --trainable lists what would train, and the tree numbers the adapters") {

@@ -1,6 +1,8 @@
 #include "lora/ops/fit.h"
 
 #include "adapter/kinds.h"
+#include "lora/adapter/update.h"
+#include "lora/ops/adapter_set.h"
 #include "support/sample_adapter.h"
 #include "support/testing.h"
 
@@ -55,6 +57,34 @@ TEST_CASE(
   }
   // Otherwise nothing would have been left to the base.
   REQUIRE(is_changed);
+}
+
+// That the settled strength is PEFT's is shown by the deltas of tests/adapter/kinds_test.cpp.
+TEST_CASE("a weight multiplies the strength that the base settled, of every kind of site") {
+  std::size_t parameters = 0;
+  for (const KindFixture& fixture : kind_fixtures()) {
+    INFO(fixture.name);
+    Adapter settled = open_adapter(fixture.path);
+    settle_parameters(settled, parameters_of_base(fixture.base), model_type_of(fixture.base));
+    Adapter weighed = open_adapter(fixture.path);
+    const Checkpoint base = open_checkpoint(fixture.base.string());
+    if (!fit_problems(weighed, base).empty()) continue;
+    apply_weight(weighed, -0.25);
+    REQUIRE(weighed.modules.size() == settled.modules.size());
+    for (std::size_t i = 0; i < settled.modules.size(); ++i) {
+      const LoraModule& module = weighed.modules[i];
+      INFO(module.module_path);
+      CHECK(module.base_name == settled.modules[i].base_name);
+      CHECK(module.scaling == -0.25 * settled.modules[i].scaling);
+      parameters += module.kind == LayerKind::parameter ? 1 : 0;
+      const std::vector<UpdateFactor> factors = update_factors(module);
+      const std::vector<UpdateFactor> whole = update_factors(settled.modules[i]);
+      REQUIRE(factors.size() == whole.size());
+      for (std::size_t k = 0; k < factors.size(); ++k)
+        CHECK(factors[k].scaling == -0.25 * whole[k].scaling);
+    }
+  }
+  REQUIRE(parameters > 30);
 }
 
 TEST_CASE("everything that does not fit is listed, up to ten and how many more") {
