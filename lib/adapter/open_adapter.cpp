@@ -4,6 +4,7 @@
 
 #include "lora/adapter/adapter.h"
 #include "lora/base/error.h"
+#include "lora/base/file_kind.h"
 #include "lora/format/safetensors.h"
 #include "lora/format/torch_file.h"
 
@@ -68,6 +69,9 @@ Error explain_directory_without_config(const fs::path& path) {
   if (const auto inside = adapters_inside(path); !inside.empty())
     return no_adapter(path, "only folders with adapters (" + some_of(inside) + ")")
         .with_hint("give " + (path / inside[0]).string());
+  if (const std::string kind = irregular_kind(path / kAdapterConfigName); !kind.empty())
+    return no_adapter(path, std::string(kAdapterConfigName) + ", " + kind)
+        .with_hint("put the file itself in its place");
   if (has(kAdapterWeightsName) || has(kAdapterPickleName))
     return no_adapter(path, std::string("weights without ") + kAdapterConfigName)
         .with_hint("give the configuration with --adapter-config FILE");
@@ -77,9 +81,22 @@ Error explain_directory_without_config(const fs::path& path) {
   return no_adapter(path, listing(path));
 }
 
+// PEFT takes whatever exists under the first name, and looks through links that lead nowhere.
 fs::path weights_of(const fs::path& directory) {
-  for (const char* name : {kAdapterWeightsName, kAdapterPickleName})
-    if (has_file_at(directory / name)) return directory / name;
+  std::string found;
+  std::error_code ignored;
+  for (const char* name : {kAdapterWeightsName, kAdapterPickleName}) {
+    const fs::path file = directory / name;
+    if (has_file_at(file)) return file;
+    const std::string kind = irregular_kind(file);
+    if (!kind.empty() && found.empty()) found = std::string(name) + ", " + kind;
+    if (fs::exists(file, ignored)) break;
+  }
+  if (!found.empty())
+    throw Error(ErrorKind::malformed, "cannot open adapter " + directory.string() + ": found " +
+                                          found + ", expected a regular file")
+        .in_file(directory.string())
+        .with_hint("put the file itself in its place");
   throw Error(ErrorKind::not_found, "cannot open adapter " + directory.string() + ": found " +
                                         listing(directory) + ", expected " + kAdapterWeightsName +
                                         " or " + kAdapterPickleName)
@@ -153,10 +170,8 @@ Adapter open_adapter(const fs::path& path, const std::optional<AdapterConfig>& c
                         config ? *config : read_adapter_config(path / kAdapterConfigName));
   }
   if (has_file_at(path)) return open_file(path, config);
-  std::error_code ignored;
-  throw no_adapter(path, path.empty()                ? "an empty path"
-                         : fs::exists(path, ignored) ? "neither a file nor a directory"
-                                                     : "nothing");
+  const std::string kind = irregular_kind(path);
+  throw no_adapter(path, path.empty() ? "an empty path" : kind.empty() ? "nothing" : kind);
 }
 
 }  // namespace lora

@@ -43,8 +43,9 @@ struct Extras {
 // paid for first: a tiny member costs fifty times its text.
 class Builder final : public nlohmann::json_sax<nlohmann::json> {
  public:
-  Builder(std::string_view context, AllocationBudget budget, const Extras& extras)
-      : context_(context), budget_(budget), extras_(extras) {}
+  Builder(std::string_view text, std::string_view context, AllocationBudget budget,
+          const Extras& extras)
+      : text_(text), context_(context), budget_(budget), extras_(extras) {}
 
   bool null() override { return add(Json()); }
   bool boolean(bool value) override { return add(Json(value)); }
@@ -74,6 +75,14 @@ class Builder final : public nlohmann::json_sax<nlohmann::json> {
 
   bool parse_error(std::size_t position, const std::string&,
                    const nlohmann::detail::exception& failure) override {
+    if (const std::string word = python_number(text_, position); !word.empty()) {
+      const std::string path = path_of_member();
+      throw malformed_json(context_, "at byte " + std::to_string(position) + ": " +
+                                         (path.empty() ? "it" : in_quotes(path)) + " is " + word +
+                                         ", which Python writes and JSON does not have, expected a "
+                                         "finite number")
+          .with_hint("replace " + word + " by the number that was meant");
+    }
     throw malformed_json(context_,
                          "at byte " + std::to_string(position) + ": " + reason_of(failure));
   }
@@ -114,11 +123,16 @@ class Builder final : public nlohmann::json_sax<nlohmann::json> {
     give_back(size * item);
   }
 
-  // The earlier value is paid for already and about to be replaced.
-  void note_repeated(const Json& earlier) {
+  std::string path_of_member() const {
     std::string path;
     for (const Level& level : levels_)
       path += (path.empty() || level.key.empty() ? "" : ".") + level.key;
+    return path;
+  }
+
+  // The earlier value is paid for already and about to be replaced.
+  void note_repeated(const Json& earlier) {
+    std::string path = path_of_member();
     spend(3 * (sizeof(path) + sizeof(Json)) + path.size());
     extras_.lenient->repeated_keys.push_back(std::move(path));
     extras_.lenient->earlier_values.push_back(earlier);
@@ -172,7 +186,7 @@ class Builder final : public nlohmann::json_sax<nlohmann::json> {
     return true;
   }
 
-  std::string_view context_;
+  std::string_view text_, context_;
   AllocationBudget budget_;
   Extras extras_;
   std::uint64_t spent_ = 0;
@@ -196,7 +210,7 @@ Json parse(std::string_view text, std::string_view context, std::size_t longest_
   if (has_longer_token(text, longest_token))
     throw malformed_json(context, "found a string or number of more than " +
                                       std::to_string(longest_token) + " bytes");
-  Builder builder(context, budget, extras);
+  Builder builder(text, context, budget, extras);
   nlohmann::json::sax_parse(text.begin(), text.end(), &builder);
   return builder.take();
 }

@@ -28,4 +28,12 @@ std::string reason_of(const nlohmann::detail::exception& failure) {
   return reason.substr(0, reason.find("; last read"));
 }
 
+std::string python_number(std::string_view text, std::size_t position) {
+  if (position == 0 || position > text.size()) return {};
+  const std::string_view rest = text.substr(position - 1);
+  if (rest.starts_with("NaN")) return "NaN";
+  if (!rest.starts_with("Infinity")) return {};
+  return position > 1 && text[position - 2] == '-' ? "-Infinity" : "Infinity";
+}
+
 }  // namespace lora

@@ -21,4 +21,8 @@ bool has_longer_token(std::string_view text, std::size_t most);
 /// and need not be UTF-8.
 std::string reason_of(const nlohmann::detail::exception& failure);
 
+/// "NaN", "Infinity" or "-Infinity", which Python's json module writes for numbers that are not
+/// finite, where the library stopped at byte `position` (from 1) because of one; empty otherwise.
+std::string python_number(std::string_view text, std::size_t position);
+
 }  // namespace lora

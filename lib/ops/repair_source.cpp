@@ -8,6 +8,7 @@
 
 #include "lora/base/equal_bytes.h"
 #include "lora/base/error.h"
+#include "lora/base/file_kind.h"
 #include "lora/format/safetensors.h"
 #include "lora/format/torch_file.h"
 #include "ops/rules/rule.h"
@@ -78,9 +79,10 @@ class Reader {
       source_.folder = path_.parent_path();
       source_.weights = path_;
     } else {
-      throw Error(ErrorKind::not_found, "cannot repair " + path_.string() +
-                                            ": found nothing there, expected an adapter directory "
-                                            "or a weights file")
+      const std::string kind = irregular_kind(path_);
+      throw Error(ErrorKind::not_found, "cannot repair " + path_.string() + ": found " +
+                                            (kind.empty() ? "nothing there" : kind) +
+                                            ", expected an adapter directory or a weights file")
           .in_file(path_.string());
     }
     read_tensors();
@@ -125,14 +127,21 @@ class Reader {
     const auto has = [&](const char* name) {
       return std::find(names.begin(), names.end(), name) != names.end();
     };
+    std::vector<std::string> irregular;
+    for (const char* name : {kAdapterWeightsName, kAdapterPickleName})
+      if (const std::string kind = irregular_kind(file(name)); !kind.empty())
+        irregular.push_back(std::string(name) + ", " + kind);
     if (names.empty())
-      throw Error(ErrorKind::malformed,
-                  "cannot repair " + path_.string() + ": found " +
-                      (empty.empty() ? "no weights" : "only empty weight files") + ", expected " +
-                      kAdapterWeightsName + " or another file with LoRA tensors")
+      throw Error(ErrorKind::malformed, "cannot repair " + path_.string() + ": found " +
+                                            (!irregular.empty() ? rules::join_some(irregular)
+                                             : empty.empty()    ? "no weights"
+                                                                : "only empty weight files") +
+                                            ", expected " + kAdapterWeightsName +
+                                            " or another file with LoRA tensors")
           .in_file(path_.string())
           .with_hint("save again from the live model or a checkpoint: lora save SOURCE -o DIR");
     for (const std::string& name : empty) add(name + " (0 bytes)", "left out", "it holds nothing");
+    for (const std::string& what : irregular) add(what, "left out", "it is no file");
     if (has(kAdapterWeightsName)) {
       source_.weights = file(kAdapterWeightsName);
     } else if (has(kAdapterPickleName)) {
@@ -192,6 +201,7 @@ class Reader {
   void read_config() {
     const fs::path path = file(kAdapterConfigName);
     std::error_code ignored;
+    source_.config_is = irregular_kind(path);
     if (!fs::is_regular_file(path, ignored)) return;
     source_.config_text = read_text(path);
     if (path_ == source_.weights)

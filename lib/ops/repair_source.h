@@ -16,6 +16,7 @@ struct RepairSource {
   std::filesystem::path weights;           ///< the file the tensors came from
   TensorMap tensors;                       ///< named as in the file
   std::optional<std::string> config_text;  ///< adapter_config.json; absent or empty: lost
+  std::string config_is;                   ///< what lies there instead of a file: "a directory"
   std::optional<Manifest> manifest;
   std::vector<std::string> companions;  ///< file names that belong to the adapter
 };

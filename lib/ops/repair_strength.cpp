@@ -132,7 +132,11 @@ class Strength {
         wanted[path] = alpha_for(*recorded(path), rank, config_.use_rslora);
       why = std::string(kManifestName) + " records the scaling of every module";
     } else {
-      refuse("lora_alpha is lost, and tensors do not say how strongly they are applied",
+      refuse("lora_alpha is lost" +
+                 (has_config ? std::string()
+                             : " with " + std::string(kAdapterConfigName) + ", which " +
+                                   read_.lost_because) +
+                 ", and tensors do not say how strongly they are applied",
              has_config ? "give --alpha N; PEFT would assume 8 without a word"
                         : "give --alpha N with --rslora or --no-rslora, or --adapter-config FILE");
     }

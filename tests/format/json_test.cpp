@@ -62,6 +62,19 @@ TEST_CASE("json refuses what is not strict JSON") {
     require_refused("cannot parse test.json as JSON: at byte", text);
 }
 
+TEST_CASE("json names the member that Python wrote as no number") {
+  require_refused("at byte 19: \"alpha\" is NaN, which Python writes", R"({"r": 4, "alpha": NaN})");
+  require_refused("\"a.b\" is -Infinity", R"({"c": 1, "a": {"b": -Infinity}})");
+  require_refused("\"a\" is Infinity", R"({"a": [1, Infinity]})");
+  require_refused("it is NaN", "NaN");
+  REQUIRE(*parse(R"({"a": "NaN"})").find("a") == Json("NaN"));
+  try {
+    parse(R"({"a": NaN})");
+  } catch (const Error& error) {
+    REQUIRE(error.hint() == "replace NaN by the number that was meant");
+  }
+}
+
 TEST_CASE("json refuses text that is not UTF-8") {
   for (const std::string_view text : {"\"\xFF\"", "\"\xC0\x80\"", "\"\xED\xA0\x80\"",
                                       "\"\xF4\x90\x80\x80\"", "\"\xE4\xB8\"", "\x80"})
