@@ -1,6 +1,8 @@
 #include "lora/adapter/config_check.h"
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 
 #include "adapter/config_fields.h"
 #include "adapter/name_pattern.h"
@@ -10,6 +12,18 @@
 
 namespace lora {
 namespace {
+
+// The rank that a value of the wrong type spells out ("8", 8.0); kNoRank where it spells none.
+std::int64_t rank_meant(const Json& value) {
+  double number = value.is_number() ? *value.as_double() : 0;
+  if (const std::string* text = value.as_string()) {
+    const auto parsed = std::from_chars(text->data(), text->data() + text->size(), number);
+    if (parsed.ec != std::errc() || parsed.ptr != text->data() + text->size()) return kNoRank;
+  }
+  constexpr double kLargest = 2147483647;
+  const bool is_rank = number >= 1 && number <= kLargest && number == std::floor(number);
+  return is_rank ? static_cast<std::int64_t>(number) : kNoRank;
+}
 
 class Check {
  public:
@@ -47,6 +61,15 @@ class Check {
     }
   }
 
+  void unusable_rank(const Json& value) {
+    const std::int64_t rank = rank_meant(value);
+    result_.config.rank = rank;
+    result_.problems.back().message +=
+        "; PEFT fails on it when it makes the layers, " +
+        (rank == kNoRank ? std::string("and no rank can be read from it")
+                         : "read as " + std::to_string(rank) + " here");
+  }
+
   void peft_type() {
     const Json* type = reader_.find("peft_type");
     if (type == nullptr) {
@@ -67,6 +90,7 @@ class Check {
     for (const TypedMember& member : typed_members()) {
       const Json* value = reader_.find(member.field);
       const bool is_fine = attempt(member.field, [&] { member.read(reader_, config); });
+      if (!is_fine && member.field == "r") unusable_rank(*value);
       // These two came from Python sets: their order in the file means nothing.
       if (is_fine && value != nullptr && member.field != "target_modules" &&
           member.field != "exclude_modules")

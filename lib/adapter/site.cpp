@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string_view>
 
+#include "lora/adapter/config_check.h"
 #include "lora/adapter/keys.h"
 
 namespace lora {
@@ -92,6 +93,13 @@ SiteBuilder::Blocks SiteBuilder::blocks_of(const std::string& path) const {
 bool SiteBuilder::settle_experts(LoraModule& module, const std::string& key) const {
   const std::int64_t rows = module.a.shape[0];
   const std::int64_t rank = patterns_.rank_of(module.base_name);
+  if (rank == kNoRank) {
+    report_(
+        Kind::rank_mismatch, key,
+        "has " + std::to_string(rows) +
+            " rows, which nothing divides into experts while the configuration has no usable r");
+    return false;
+  }
   if (rows % rank != 0) {
     report_(Kind::rank_mismatch, key,
             "has " + std::to_string(rows) + " rows, expected a multiple of " +
@@ -113,7 +121,8 @@ bool SiteBuilder::settle_rank(LoraModule& module, const SiteTensors& tensors) co
   const std::int64_t configured = patterns_.rank_of(pattern_path(module));
   const Blocks blocks = blocks_of(path);
   module.rank = rows;
-  if (module.kind == LayerKind::convolution && rows == configured && rows % columns == 0 &&
+  const bool may_fit = rows == configured || configured == kNoRank;
+  if (module.kind == LayerKind::convolution && may_fit && rows % columns == 0 &&
       module.b.shape[0] % (rows / columns) == 0)
     module.groups = rows / columns;
   if (module.kind == LayerKind::linear && blocks.a <= kMostBlocks && blocks.b <= kMostBlocks &&
@@ -128,7 +137,7 @@ bool SiteBuilder::settle_rank(LoraModule& module, const SiteTensors& tensors) co
     return false;
   }
   if (module.kind == LayerKind::parameter) return settle_experts(module, key);
-  if (rows != configured)
+  if (!may_fit)
     report_(Kind::rank_mismatch, key,
             "has rank " + std::to_string(rows) + ", expected " + std::to_string(configured) +
                 " from the configuration (r, rank_pattern)");

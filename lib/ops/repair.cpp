@@ -18,6 +18,7 @@
 #include "ops/repair_names.h"
 #include "ops/repair_source.h"
 #include "ops/rules/rule.h"
+#include "ops/saved_embeddings.h"
 
 namespace lora {
 namespace {
@@ -75,9 +76,12 @@ class Repair {
     for (const std::string& key : copies) drop(key, "the base holds the same, bit for bit");
   }
 
-  // PEFT expects these in the file, whatever their values.
+  // PEFT expects these in the file, or writes them there, whatever their values.
   static bool is_declared(const ParsedKey& key, const AdapterConfig& config) {
     if (key.parameter == "bias" && config.bias != BiasMode::none) return true;
+    if (key.parameter == "weight" && has_embedding_name(key.module_path) &&
+        saves_embeddings(config))
+      return true;
     if (key.role != KeyRole::saved) return false;
     for (std::size_t end = key.module_path.size(); end != std::string::npos && end != 0;
          end = key.module_path.rfind('.', end - 1)) {

@@ -4,7 +4,9 @@
 #include <set>
 #include <vector>
 
+#include "adapter/parameter_sites.h"
 #include "adapter/target_match.h"
+#include "lora/adapter/config_check.h"
 #include "lora/base/error.h"
 #include "lora/checkpoint/checkpoint.h"
 #include "ops/repair_strength.h"
@@ -62,9 +64,14 @@ class Configuration {
 
   bool has_experts() const { return is_set(config_, "target_parameters"); }
 
+  // Modules that target_modules must name: not those whose bare parameters target_parameters does.
   std::set<std::string> adapted() const {
+    std::vector<std::string> sites;
+    for (const auto& [path, rank] : survey_.ranks) sites.push_back(path);
+    const auto parameters = name_parameter_sites(config_, sites);
     std::set<std::string> paths;
-    for (const auto& [path, rank] : survey_.ranks) paths.insert(path);
+    for (std::string& site : sites)
+      if (!parameters.contains(site)) paths.insert(without_base_layers(site));
     return paths;
   }
 
@@ -172,6 +179,7 @@ class Configuration {
   }
 
   void settle_ranks() {
+    if (config_.rank == kNoRank) return make_rank();
     if (has_experts()) return;
     const bool overlaps = has_overlap(config_.rank_pattern, survey_.ranks);
     if (!overlaps && !ranks_disagree()) return;
@@ -193,6 +201,32 @@ class Configuration {
       report_.notes.push_back(
           "lora_alpha stays as it is, so the scaling is alpha over the true "
           "rank; nothing in the files proves it");
+  }
+
+  // There is an r, and it says nothing.
+  void make_rank() {
+    const std::string found = "r " + read_.unusable_rank;
+    if (has_experts()) {
+      const std::string source = options_.adapter.string();
+      throw Error(ErrorKind::usage,
+                  "cannot repair " + source + ": its " + found +
+                      " is no rank, and the tensors of target_parameters hold the rank times the "
+                      "number of experts")
+          .in_file(source)
+          .with_hint("correct r, or give a whole configuration with --adapter-config FILE");
+    }
+    if (survey_.ranks.empty()) {
+      config_.rank = AdapterConfig().rank;
+      return change(found, "r " + std::to_string(config_.rank),
+                    "no tensor depends on it; PEFT's default");
+    }
+    const NumberPattern before = config_.rank_pattern;
+    if (!change_default_rank()) set_ranks(config_, survey_.ranks);
+    const std::string why = "the rows of each lora_A are its rank";
+    change(found, "r " + std::to_string(config_.rank), why);
+    if (before != config_.rank_pattern)
+      change("rank_pattern " + pattern_text(before),
+             "rank_pattern " + pattern_text(config_.rank_pattern), why);
   }
 
   // A wrong r alone: every module that no pattern selects has one rank, all others fit.

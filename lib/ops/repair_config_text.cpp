@@ -18,6 +18,7 @@ namespace {
 constexpr std::array<std::string_view, 8> kInTensors{
     "r",         "rank_pattern", "target_modules", "use_dora",
     "lora_bias", "bias",         "peft_type",      "modules_to_save"};
+constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 constexpr std::array<std::string_view, 3> kNumbers{"r", "lora_alpha", "lora_dropout"};
 constexpr std::array<std::string_view, 6> kBooleans{
     "use_rslora", "use_dora", "fan_in_fan_out", "lora_bias", "inference_mode", "use_qalora"};
@@ -81,7 +82,8 @@ class ConfigText {
       const std::string* text = value->as_string();
       const auto number = text ? number_in(*text) : value->as_double();
       if (value->is_null()) {
-        drop(field, "null is no value here");
+        // A rank that is no value is one that the shapes tell.
+        if (field != "r") drop(field, "null is no value here");
       } else if (text && number) {
         set(field, number_json(*number), "the same number, as a number");
       } else if (field == "r" && number && !value->is_integer() &&
@@ -130,21 +132,37 @@ class ConfigText {
   RepairReport& report_;
 };
 
-std::optional<LenientJson> parse(const RepairSource& source, std::string& lost_because) {
+std::optional<LenientJson> parse(const RepairSource& source, std::string& lost_because,
+                                 RepairReport& report) {
   if (!source.config_text) {
-    lost_because = "is missing";
+    lost_because = source.config_is.empty() ? "is missing" : "is " + source.config_is;
     return std::nullopt;
   }
-  if (source.config_text->find_first_not_of(" \t\r\n") == std::string::npos) {
+  std::string_view text = *source.config_text;
+  const bool has_mark = text.starts_with(kByteOrderMark);
+  if (has_mark) text.remove_prefix(kByteOrderMark.size());
+  if (text.find_first_not_of(" \t\r\n") == std::string::npos) {
     lost_because = "is empty";
     return std::nullopt;
   }
   try {
-    LenientJson json = parse_json_lenient(*source.config_text, kAdapterConfigName);
-    if (json.value.is_object()) return json;
+    LenientJson json = parse_json_lenient(text, kAdapterConfigName);
+    if (json.value.is_object()) {
+      if (has_mark)
+        report.changes.push_back({"configuration", "a byte order mark", "left out",
+                                  "PEFT reads plain UTF-8 only and fails on it"});
+      return json;
+    }
     lost_because = "is no object";
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::malformed) throw;
+    // What a person can put right in one place is not lost.
+    if (!error.hint().empty()) {
+      const std::string path = (source.folder / kAdapterConfigName).string();
+      throw Error(error.kind(), "cannot repair " + source.folder.string() + ": " + error.message())
+          .in_file(path)
+          .with_hint(error.hint());
+    }
     lost_because = "is damaged (" + error.message() + ")";
   }
   return std::nullopt;
@@ -162,7 +180,7 @@ RepairConfig read_repair_config(const RepairOptions& options, const RepairSource
         {"configuration", kAdapterConfigName, "the given one", "--adapter-config says so"});
     return result;
   }
-  const auto json = parse(source, result.lost_because);
+  const auto json = parse(source, result.lost_because, report);
   if (!json) return result;
   for (const std::string& key : json->repeated_keys)
     report.changes.push_back({"configuration", key + " given more than once", "its last value",
@@ -183,6 +201,7 @@ RepairConfig read_repair_config(const RepairOptions& options, const RepairSource
                     ": the tensors cannot tell what these should be: " + rules::join_some(faults))
         .in_file(path)
         .with_hint("correct them, or give a whole configuration with --adapter-config FILE");
+  if (checked.config.rank == kNoRank) result.unusable_rank = dump_json(*document.find("r"), {});
   result.config = std::move(checked.config);
   return result;
 }

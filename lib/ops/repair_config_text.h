@@ -13,6 +13,7 @@ struct RepairConfig {
   std::optional<AdapterConfig> config;  ///< absent: lost, to be made from the tensors
   std::string lost_because;             ///< "is missing", "is empty", ...
   bool has_alpha = false;               ///< lora_alpha was given
+  std::string unusable_rank;            ///< `r` as it stands there, where config->rank is kNoRank
 };
 
 /// Values in another spelling ("8" for 8), members of early releases and members given twice are

@@ -245,9 +245,10 @@ void print_verify_report(const VerifyReport& report, const ReportStyle& style, C
   console.line(console.toned(Tone::bold, report.path.string()));
   if (report.adapter) {
     const AdapterConfig& config = report.adapter->config;
-    console.line("  r " + std::to_string(config.rank) + ", alpha " + number_text(config.alpha) +
-                 (config.use_rslora ? ", rsLoRA" : "") + (config.use_dora ? ", DoRA" : "") +
-                 ", base " + printable(config.base_model_name_or_path.value_or("(not named)")));
+    console.line("  r " + (config.rank > 0 ? std::to_string(config.rank) : "unusable") +
+                 ", alpha " + number_text(config.alpha) + (config.use_rslora ? ", rsLoRA" : "") +
+                 (config.use_dora ? ", DoRA" : "") + ", base " +
+                 printable(config.base_model_name_or_path.value_or("(not named)")));
   }
   for (const CheckResult& check : report.checks) {
     std::string name = check.name;

@@ -7,16 +7,10 @@
 #include "lora/base/equal_bytes.h"
 #include "ops/rules/grouping.h"
 #include "ops/rules/rule.h"
+#include "ops/saved_embeddings.h"
 
 namespace lora::rules {
 namespace {
-
-// What save_embedding_layers="auto" looks for in a list of target_modules.
-constexpr std::array<std::string_view, 2> kAutoSaved{"embed_tokens", "lm_head"};
-constexpr std::array<std::string_view, 7> kEmbeddings{
-    "embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out", "shared"};
-
-std::string leaf_of(const std::string& path) { return path.substr(path.rfind('.') + 1); }
 
 std::string module_of(const std::string& base_name) {
   return base_name.substr(0, base_name.rfind('.'));
@@ -37,20 +31,6 @@ bool is_declared(const AdapterConfig& config, const std::string& module_path) {
                      [&](const std::string& entry) { return module_path.ends_with(entry); });
 }
 
-bool is_targeted_by_name(const AdapterConfig& config) {
-  const auto* names = std::get_if<std::vector<std::string>>(&config.target_modules);
-  if (names == nullptr) {
-    const auto* expression = std::get_if<std::string>(&config.target_modules);
-    return expression != nullptr &&
-           std::any_of(kAutoSaved.begin(), kAutoSaved.end(), [&](std::string_view name) {
-             return expression->find(name) != std::string::npos;
-           });
-  }
-  return std::any_of(names->begin(), names->end(), [](const std::string& name) {
-    return std::find(kAutoSaved.begin(), kAutoSaved.end(), leaf_of(name)) != kAutoSaved.end();
-  });
-}
-
 void embedding_payload(const Subject& subject, Report& report) {
   const Adapter& adapter = subject.adapter;
   const std::uint64_t total = file_bytes(adapter);
@@ -59,8 +39,7 @@ void embedding_payload(const Subject& subject, Report& report) {
   std::size_t equal = 0, resized = 0;
   for (const auto& [name, tensor] : adapter.replacements) {
     const std::string path = module_of(name);
-    if (!name.ends_with(".weight") ||
-        std::find(kEmbeddings.begin(), kEmbeddings.end(), leaf_of(path)) == kEmbeddings.end() ||
+    if (!name.ends_with(".weight") || !has_embedding_name(path) ||
         is_declared(adapter.config, path))
       continue;
     names.push_back(name);
@@ -84,7 +63,7 @@ void embedding_payload(const Subject& subject, Report& report) {
   }
   // What PEFT saves of its own accord is no fault of anyone; a copy nobody asked for is.
   const bool is_waste = subject.base != nullptr && equal == names.size() && resized == 0 &&
-                        !is_targeted_by_name(adapter.config);
+                        !saves_embeddings(adapter.config);
   report.add(std::move(message), {.tensor = names.front(),
                                   .module = module_of(names.front()),
                                   .hint = std::move(hint),

@@ -5,6 +5,7 @@
 // looked at.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,9 +19,14 @@ struct ConfigProblem {
   std::string message;  ///< one line: field, what was found, what was expected
 };
 
+/// The rank of a configuration whose `r` says none: nothing can be compared with it, and factors of
+/// stacked experts cannot be taken apart.
+inline constexpr std::int64_t kNoRank = 0;
+
 struct CheckedConfig {
   /// What could be read. A member in violation has its default, a pattern that does not compile is
-  /// left out, of a key given twice the last counts (as in Python).
+  /// left out, of a key given twice the last counts (as in Python). An `r` of the wrong type is
+  /// read where it spells a rank ("8", 8.0), and kNoRank where not.
   AdapterConfig config;
   std::vector<ConfigProblem> problems;  ///< in the order: duplicates, types, expressions, conflicts
 };
