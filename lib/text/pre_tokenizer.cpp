@@ -88,7 +88,8 @@ class RegexStep : public PreTokenStep {
     std::vector<Segment> segments;
     std::size_t covered = 0;
     RegexMatch match;
-    for (std::size_t from = 0; from <= text.size() && regex_.find(text, from, match);) {
+    RegexSearch search(regex_, text);
+    for (std::size_t from = 0; from <= text.size() && search.find(from, match);) {
       const bool is_empty = match.begin == match.end;
       // An empty match right after the previous match is no match of its own.
       if (!(is_empty && match.begin == covered && covered != 0)) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <limits>
 
 #include "format/in_quotes.h"
 #include "lora/base/error.h"
@@ -19,11 +20,11 @@ constexpr std::string_view kWhiteSpace =
 
 constexpr std::uint32_t kHeapKib = 32 * 1024;
 
-// Patterns in use go back over each character a few times at most; a million blanks in a row are
-// text too.
-std::uint32_t steps_for(std::size_t size) {
-  return static_cast<std::uint32_t>(std::min<std::size_t>(100'000 + 16 * size, 2'000'000'000));
-}
+// Patterns in use look at each character a few times, also in a million blanks in a row.
+constexpr std::uint64_t kBaseSteps = 1'000'000;
+constexpr std::uint64_t kStepsOfByte = 200;
+constexpr std::size_t kBytesOfStep = 16;
+constexpr std::uint32_t kNoLimit = std::numeric_limits<std::uint32_t>::max();
 
 template <typename T>
 using Owner = std::unique_ptr<T, void (*)(T*)>;
@@ -66,8 +67,8 @@ Regex::Regex(const std::string& expression, std::string_view context)
   int error_number = 0;
   PCRE2_SIZE error_offset = 0;
   pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
-                                   PCRE2_UTF | PCRE2_UCP | PCRE2_NO_UTF_CHECK, &error_number,
-                                   &error_offset, nullptr);
+                                   PCRE2_UTF | PCRE2_UCP | PCRE2_NO_UTF_CHECK | PCRE2_AUTO_CALLOUT,
+                                   &error_number, &error_offset, nullptr);
   if (code == nullptr) {
     throw Error(ErrorKind::unsupported, "cannot compile the pattern " + in_quotes(expression) +
                                             " of " + std::string(context) + ": " +
@@ -81,17 +82,42 @@ Regex::Regex(const std::string& expression, std::string_view context)
   pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);
 }
 
-bool Regex::find(std::string_view text, std::size_t from, RegexMatch& match) const {
-  const auto* code = static_cast<const pcre2_code*>(code_.get());
-  const Owner<pcre2_match_data> data(pcre2_match_data_create(1, nullptr), pcre2_match_data_free);
-  const Owner<pcre2_match_context> limits(pcre2_match_context_create(nullptr),
-                                          pcre2_match_context_free);
-  if (!data || !limits) throw Error(ErrorKind::resources, "cannot match a pattern: out of memory");
-  pcre2_set_match_limit(limits.get(), steps_for(text.size() - from));
-  pcre2_set_heap_limit(limits.get(), kHeapKib);
+struct RegexSearch::State {
+  Owner<pcre2_match_data> data{pcre2_match_data_create(1, nullptr), pcre2_match_data_free};
+  Owner<pcre2_match_context> limits{pcre2_match_context_create(nullptr), pcre2_match_context_free};
+  std::uint64_t steps_left = 0;
+  std::size_t place = 0;
+
+  // PCRE2's own limit is one for each place where a match may begin, and a repeated character is a
+  // single step however long it is: this is called for every part of the pattern that is tried.
+  static int count(pcre2_callout_block* block, void* state_pointer) {
+    State& state = *static_cast<State*>(state_pointer);
+    const std::size_t place = block->current_position;
+    const std::size_t moved = std::max(place, state.place) - std::min(place, state.place);
+    const std::uint64_t steps = 1 + moved / kBytesOfStep;
+    state.place = place;
+    if (steps > state.steps_left) return PCRE2_ERROR_MATCHLIMIT;
+    state.steps_left -= steps;
+    return 0;
+  }
+};
+
+RegexSearch::RegexSearch(const Regex& regex, std::string_view text)
+    : regex_(regex), text_(text), state_(std::make_shared<State>()) {
+  if (!state_->data || !state_->limits)
+    throw Error(ErrorKind::resources, "cannot match a pattern: out of memory");
+  state_->steps_left = kBaseSteps + kStepsOfByte * text.size();
+  pcre2_set_match_limit(state_->limits.get(), kNoLimit);
+  pcre2_set_heap_limit(state_->limits.get(), kHeapKib);
+  pcre2_set_callout(state_->limits.get(), State::count, state_.get());
+}
+
+bool RegexSearch::find(std::size_t from, RegexMatch& match) {
+  const auto* code = static_cast<const pcre2_code*>(regex_.code_.get());
+  state_->place = from;
   const auto run = [&](std::uint32_t options) {
-    return pcre2_match(code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), from,
-                       PCRE2_NO_UTF_CHECK | options, data.get(), limits.get());
+    return pcre2_match(code, reinterpret_cast<PCRE2_SPTR>(text_.data()), text_.size(), from,
+                       PCRE2_NO_UTF_CHECK | options, state_->data.get(), state_->limits.get());
   };
   int result = run(0);
   // Compiled code has 32 KiB for its stack, the interpreter has the heap.
@@ -100,11 +126,11 @@ bool Regex::find(std::string_view text, std::size_t from, RegexMatch& match) con
   // 0 means that the pattern has groups for which there was no room; the match itself is there.
   if (result < 0)
     throw Error(ErrorKind::unsupported,
-                "cannot split text with the pattern " + in_quotes(expression_) + " of " + context_ +
-                    ": " + message_of(result) + " at byte " + std::to_string(from) + " of " +
-                    std::to_string(text.size()))
-        .in_file(context_);
-  const PCRE2_SIZE* offsets = pcre2_get_ovector_pointer(data.get());
+                "cannot split text with the pattern " + in_quotes(regex_.expression_) + " of " +
+                    regex_.context_ + ": " + message_of(result) + " at byte " +
+                    std::to_string(from) + " of " + std::to_string(text_.size()))
+        .in_file(regex_.context_);
+  const PCRE2_SIZE* offsets = pcre2_get_ovector_pointer(state_->data.get());
   match = {offsets[0], offsets[1]};
   return true;
 }

@@ -20,16 +20,30 @@ class Regex {
   /// does not accept.
   Regex(const std::string& expression, std::string_view context);
 
-  /// Leftmost match at or after `from`; false when there is none. `text` is well-formed UTF-8.
-  /// Throws Error(unsupported) that names the pattern and the file when the match takes more steps
-  /// than a hundred thousand and 16 a byte of text from each place it is tried at, or more than
-  /// 32 MiB.
-  bool find(std::string_view text, std::size_t from, RegexMatch& match) const;
-
  private:
+  friend class RegexSearch;
   std::shared_ptr<void> code_;
   std::string expression_;
   std::string context_;
+};
+
+/// Walks through the matches in one text, on one thread. Regex and text must outlive it.
+class RegexSearch {
+ public:
+  /// `text` is well-formed UTF-8.
+  RegexSearch(const Regex& regex, std::string_view text);
+
+  /// Leftmost match at or after `from`; false when there is none. Throws Error(unsupported) that
+  /// names the pattern and the file when all calls together have taken more than a million steps
+  /// and 200 for each byte of text, or one more than 32 MiB. A step is a part of the pattern tried
+  /// at a place, or 16 bytes that such a part goes over.
+  bool find(std::size_t from, RegexMatch& match);
+
+ private:
+  struct State;
+  const Regex& regex_;
+  std::string_view text_;
+  std::shared_ptr<State> state_;
 };
 
 /// `text` as an expression that matches exactly it.

@@ -34,15 +34,53 @@ std::string repeated(const std::string& text, std::size_t count) {
 }
 
 TEST_CASE("a pattern whose search explodes ends soon, with its name and that of the file") {
-  const text::Regex regex("(a+)+$", "dir/tokenizer.json");
-  const std::string text = std::string(200'000, 'a') + "b";
+  const auto explodes = [](const std::string& pattern, const std::string& text) {
+    INFO(pattern);
+    const text::Regex regex(pattern, "dir/tokenizer.json");
+    text::RegexSearch search(regex, text);
+    text::RegexMatch match;
+    const auto begin = std::chrono::steady_clock::now();
+    require_error(ErrorKind::unsupported,
+                  '"' + pattern + "\" of dir/tokenizer.json: match limit exceeded at byte 0",
+                  [&] { search.find(0, match); });
+    REQUIRE(std::chrono::steady_clock::now() - begin < std::chrono::seconds(30));
+  };
+  explodes("(a+)+$", std::string(200'000, 'a') + "b");
+  // No single place takes long, but there are many places.
+  const std::string many(1 << 18, 'a');
+  explodes("a*b", many + "cb");
+  explodes("a*+b", many + "cb");
+  explodes("[a-z]*?\\d", many);
+  explodes("(?=.*x)a", many);
+  explodes("(?:.*x|.)*y", many + "\ny");
+  explodes("(a|aa)+c", repeated("aaaaaaaaaaaaaaab", 1 << 14) + "c");
+}
+
+TEST_CASE("all matches in one text share one budget") {
+  const text::Regex regex("a|b[ab]*c", "t");
+  const std::string text = repeated("ab", 1 << 17);
+  text::RegexSearch search(regex, text);
   text::RegexMatch match;
-  const auto begin = std::chrono::steady_clock::now();
-  require_error(ErrorKind::unsupported, "\"(a+)+$\" of dir/tokenizer.json",
-                [&] { regex.find(text, 0, match); });
-  REQUIRE(std::chrono::steady_clock::now() - begin < std::chrono::seconds(10));
-  REQUIRE(regex.find("baaa", 0, match));
+  require_error(ErrorKind::unsupported, "match limit exceeded at byte ", [&] {
+    for (std::size_t from = 0; search.find(from, match);) from = match.end;
+  });
+}
+
+TEST_CASE("a search finds the leftmost match") {
+  const text::Regex regex("(a+)+$", "t");
+  text::RegexSearch search(regex, "baaa");
+  text::RegexMatch match;
+  REQUIRE(search.find(0, match));
   REQUIRE(match.begin == 1);
+  REQUIRE(match.end == 4);
+}
+
+TEST_CASE("groups nested beyond what a match may hold in memory are refused") {
+  const text::Regex regex("((a)|b)*c", "t");
+  text::RegexMatch match;
+  const std::string text = std::string(2'000'000, 'a') + "dc";
+  text::RegexSearch search(regex, text);
+  require_error(ErrorKind::unsupported, "heap limit exceeded", [&] { search.find(0, match); });
 }
 
 TEST_CASE("a megabyte on one line meets no limit of any tokenizer") {
