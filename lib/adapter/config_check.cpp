@@ -106,8 +106,9 @@ class Check {
   }
 
   void pattern(std::string_view field, NumberPattern& pattern) {
+    const auto steps = std::make_shared<RegexSteps>();
     const auto broken = std::remove_if(pattern.begin(), pattern.end(), [&](const auto& entry) {
-      return !attempt(field, [&] { NamePattern{entry.first}; });
+      return !attempt(field, [&] { NamePattern(entry.first, steps); });
     });
     if (broken == pattern.end()) return;
     pattern.erase(broken, pattern.end());

@@ -35,14 +35,15 @@ bool is_simple(std::string_view name) {
 
 }  // namespace
 
-NamePattern::NamePattern(std::string key) : key_(std::move(key)), plain_(plain_form(key_)) {
-  if (plain_.empty()) regex_.emplace("(.*\\.)?(" + key_ + ")$");
+NamePattern::NamePattern(std::string key, std::shared_ptr<RegexSteps> steps)
+    : key_(std::move(key)), steps_(std::move(steps)), plain_(plain_form(key_)) {
+  if (plain_.empty()) regex_.emplace("(.*\\.)?(" + key_ + ")$", steps_);
 }
 
 bool NamePattern::matches(std::string_view module_path) const {
   if (plain_.empty() || !is_simple(module_path)) {
     return regex_ ? regex_->match(module_path)
-                  : PythonRegex("(.*\\.)?(" + key_ + ")$").match(module_path);
+                  : PythonRegex("(.*\\.)?(" + key_ + ")$", steps_).match(module_path);
   }
   if (module_path.size() < plain_.size()) return false;
   const std::size_t start = module_path.size() - plain_.size();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -19,11 +20,12 @@ bool is_registered_last(std::string_view parameter) {
   return std::find(kNames.begin(), kNames.end(), parameter) != kNames.end();
 }
 
-bool is_module_target(const AdapterConfig& config, const std::string& module_path) {
-  if (std::holds_alternative<std::monostate>(config.target_modules)) return false;
+// Nullopt when the configuration targets no modules.
+std::optional<TargetMatcher> matcher_of_modules(const AdapterConfig& config) {
+  if (std::holds_alternative<std::monostate>(config.target_modules)) return std::nullopt;
   const auto* names = std::get_if<std::vector<std::string>>(&config.target_modules);
-  if (names != nullptr && names->empty()) return false;
-  return TargetMatcher(config).check(module_path) == TargetMatcher::Verdict::targeted;
+  if (names != nullptr && names->empty()) return std::nullopt;
+  return TargetMatcher(config);
 }
 
 }  // namespace
@@ -58,11 +60,15 @@ std::map<std::string, ParameterName> name_parameter_sites(const AdapterConfig& c
   std::map<std::string, ParameterName> named;
   const std::vector<std::string> entries = target_parameters(config);
   if (entries.empty()) return named;
+  const std::optional<TargetMatcher> modules = matcher_of_modules(config);
+  const auto is_module_target = [&](const std::string& path) {
+    return modules && modules->check(path) == TargetMatcher::Verdict::targeted;
+  };
   std::map<std::string, std::vector<std::string>> sites_of;
   for (const std::string& path : paths) sites_of[without_base_layers(path)].push_back(path);
   for (auto& [module_path, sites] : sites_of) {
     const std::vector<std::string> names = parameters_of(module_path, entries);
-    if (names.empty() || is_module_target(config, module_path)) continue;
+    if (names.empty() || is_module_target(module_path)) continue;
     std::sort(sites.begin(), sites.end(),
               [](const std::string& x, const std::string& y) { return x.size() > y.size(); });
     for (std::size_t i = 0; i < std::min(sites.size(), names.size()); ++i)

@@ -11,9 +11,9 @@ namespace {
 
 using CompiledPattern = std::vector<std::pair<NamePattern, double>>;
 
-CompiledPattern compile(const NumberPattern& pattern) {
+CompiledPattern compile(const NumberPattern& pattern, const std::shared_ptr<RegexSteps>& steps) {
   CompiledPattern compiled;
-  for (const auto& [key, value] : pattern) compiled.emplace_back(NamePattern(key), value);
+  for (const auto& [key, value] : pattern) compiled.emplace_back(NamePattern(key, steps), value);
   return compiled;
 }
 
@@ -36,11 +36,12 @@ struct PatternTable::Entries {
 };
 
 PatternTable::PatternTable(const AdapterConfig& config) {
+  const auto steps = std::make_shared<RegexSteps>();
   auto entries = std::make_unique<Entries>(Entries{config.rank,
                                                    config.alpha,
                                                    config.use_rslora,
-                                                   compile(config.rank_pattern),
-                                                   compile(config.alpha_pattern),
+                                                   compile(config.rank_pattern, steps),
+                                                   compile(config.alpha_pattern, steps),
                                                    {}});
   for (const NumberPattern* pattern : {&config.rank_pattern, &config.alpha_pattern})
     for (const auto& [key, value] : *pattern) entries->keys.push_back(key);

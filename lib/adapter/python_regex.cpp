@@ -18,12 +18,15 @@ constexpr std::size_t kLongestSubject = 4096;
 
 struct PythonRegex::Code {
   std::string pattern;
+  std::shared_ptr<RegexSteps> steps;
   pcre2_code* compiled = nullptr;
   pcre2_match_context* limits = pcre2_match_context_create(nullptr);
 
-  Code() {
+  Code(std::string_view source, std::shared_ptr<RegexSteps> shared_steps)
+      : pattern(source), steps(std::move(shared_steps)) {
     pcre2_set_match_limit(limits, kMaxSteps);
     pcre2_set_heap_limit(limits, kHeapKib);
+    pcre2_set_callout(limits, count_step, steps.get());
   }
   ~Code() {
     pcre2_match_context_free(limits);
@@ -31,6 +34,11 @@ struct PythonRegex::Code {
   }
   Code(const Code&) = delete;
   Code& operator=(const Code&) = delete;
+
+  // Called for every part of the pattern that is tried.
+  static int count_step(pcre2_callout_block*, void* steps) {
+    return static_cast<RegexSteps*>(steps)->take() ? 0 : PCRE2_ERROR_CALLOUT;
+  }
 };
 
 namespace {
@@ -62,6 +70,11 @@ bool run(const Code& code, std::string_view subject, std::uint32_t options, Matc
   if (result == PCRE2_ERROR_NOMATCH) return false;
   // A name that is not UTF-8 cannot be a Python string.
   if (result <= PCRE2_ERROR_UTF8_ERR1 && result >= PCRE2_ERROR_UTF8_ERR21) return false;
+  if (result == PCRE2_ERROR_CALLOUT)
+    throw Error(ErrorKind::usage,
+                "cannot match the regular expression " + in_quotes(code.pattern) + " against " +
+                    in_quotes(subject) + ": the expressions of the configuration take more than " +
+                    std::to_string(RegexSteps::kMost) + " steps for all names together");
   if (result < 0)
     throw Error(ErrorKind::usage, "cannot match the regular expression " + in_quotes(code.pattern) +
                                       " against " + in_quotes(subject) + ": " + error_text(result));
@@ -70,17 +83,17 @@ bool run(const Code& code, std::string_view subject, std::uint32_t options, Matc
 
 }  // namespace
 
-PythonRegex::PythonRegex(std::string_view pattern) {
-  auto code = std::make_shared<Code>();
-  code->pattern = pattern;
+PythonRegex::PythonRegex(std::string_view pattern, std::shared_ptr<RegexSteps> steps) {
+  auto code = std::make_shared<Code>(pattern, std::move(steps));
   const std::string translated = translate_python_pattern(pattern);
   pcre2_compile_context* context = pcre2_compile_context_create(nullptr);
   // Python's dot and dollar know one newline, whatever PCRE2 was built with.
   pcre2_set_newline(context, PCRE2_NEWLINE_LF);
   int error = 0;
   PCRE2_SIZE offset = 0;
-  code->compiled = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                                 PCRE2_UTF | PCRE2_UCP, &error, &offset, context);
+  code->compiled =
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
+                    PCRE2_UTF | PCRE2_UCP | PCRE2_AUTO_CALLOUT, &error, &offset, context);
   pcre2_compile_context_free(context);
   if (code->compiled == nullptr)
     throw Error(ErrorKind::usage, "cannot use the regular expression " + in_quotes(code->pattern) +

@@ -16,11 +16,6 @@ std::optional<std::int64_t> to_index(const std::string& digits) {
   return value;
 }
 
-bool any_selects(const std::vector<std::string>& entries, std::string_view path) {
-  return std::any_of(entries.begin(), entries.end(),
-                     [&](const std::string& entry) { return selects(entry, path); });
-}
-
 }  // namespace
 
 bool selects(std::string_view entry, std::string_view path) {
@@ -29,26 +24,39 @@ bool selects(std::string_view entry, std::string_view path) {
   return path[path.size() - entry.size() - 1] == '.';
 }
 
+NameEndings::NameEndings(const std::vector<std::string>& entries)
+    : entries_(entries.begin(), entries.end()) {}
+
+bool NameEndings::any_selects(std::string_view path) const {
+  for (std::string_view end = path;;) {
+    if (holds(end)) return true;
+    const std::size_t dot = end.find('.');
+    if (dot == std::string_view::npos) return false;
+    end.remove_prefix(dot + 1);
+  }
+}
+
 TargetMatcher::TargetMatcher(const AdapterConfig& config) {
+  const auto steps = std::make_shared<RegexSteps>();
   // An empty pattern or list is falsy in Python: no exclusion at all.
   if (const auto* pattern = std::get_if<std::string>(&config.exclude_modules)) {
-    if (!pattern->empty()) exclude_regex_.emplace(*pattern);
+    if (!pattern->empty()) exclude_regex_.emplace(*pattern, steps);
   } else if (const auto* names = std::get_if<std::vector<std::string>>(&config.exclude_modules)) {
-    exclude_names_ = *names;
+    exclude_names_ = NameEndings(*names);
   }
   for (const std::string& entry : config.modules_to_save)
-    saved_.emplace_back("(^|.*\\.)" + entry + "($|\\..*)");
+    saved_.emplace_back("(^|.*\\.)" + entry + "($|\\..*)", steps);
   if (const auto* pattern = std::get_if<std::string>(&config.target_modules)) {
-    target_regex_.emplace(*pattern);
+    target_regex_.emplace(*pattern, steps);
   } else {
-    target_names_ = std::get<std::vector<std::string>>(config.target_modules);
+    target_names_ = NameEndings(std::get<std::vector<std::string>>(config.target_modules));
   }
   layers_.insert(config.layers_to_transform.begin(), config.layers_to_transform.end());
   if (layers_.empty()) return;
   // The lazy start finds the layer, not the expert inside it.
   for (const std::string& pattern : config.layers_pattern)
-    layer_index_.emplace_back("(?:^|.*?\\.)" + pattern + "\\.(?P<idx>\\d+)\\.");
-  if (layer_index_.empty()) layer_index_.emplace_back(".*?\\.[^.]*\\.(?P<idx>\\d+)\\.");
+    layer_index_.emplace_back("(?:^|.*?\\.)" + pattern + "\\.(?P<idx>\\d+)\\.", steps);
+  if (layer_index_.empty()) layer_index_.emplace_back(".*?\\.[^.]*\\.(?P<idx>\\d+)\\.", steps);
 }
 
 TargetMatcher::Verdict TargetMatcher::check(const std::string& module_path) const {
@@ -59,7 +67,7 @@ TargetMatcher::Verdict TargetMatcher::check(const std::string& module_path) cons
 
 bool TargetMatcher::is_excluded(const std::string& module_path) const {
   if (exclude_regex_ && exclude_regex_->full_match(module_path)) return true;
-  return any_selects(exclude_names_, module_path);
+  return exclude_names_.any_selects(module_path);
 }
 
 bool TargetMatcher::is_saved(const std::string& module_path) const {
@@ -70,9 +78,8 @@ bool TargetMatcher::is_saved(const std::string& module_path) const {
 TargetMatcher::Verdict TargetMatcher::check_targets(const std::string& module_path) const {
   if (target_regex_)
     return target_regex_->full_match(module_path) ? Verdict::targeted : Verdict::unmatched;
-  if (std::find(target_names_.begin(), target_names_.end(), module_path) != target_names_.end())
-    return Verdict::targeted;
-  if (!any_selects(target_names_, module_path)) return Verdict::unmatched;
+  if (target_names_.holds(module_path)) return Verdict::targeted;
+  if (!target_names_.any_selects(module_path)) return Verdict::unmatched;
   return passes_layer_filter(module_path) ? Verdict::targeted : Verdict::filtered;
 }
 

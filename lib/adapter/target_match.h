@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <set>
 #include <string>
@@ -15,6 +16,20 @@ namespace lora {
 
 /// `path` equals an entry or ends with "." + entry.
 bool selects(std::string_view entry, std::string_view path);
+
+/// Entries of a list, which may be as many as the paths they are compared with.
+class NameEndings {
+ public:
+  NameEndings() = default;
+  explicit NameEndings(const std::vector<std::string>& entries);
+
+  bool holds(std::string_view path) const { return entries_.contains(path); }
+  /// One of the entries selects `path`.
+  bool any_selects(std::string_view path) const;
+
+ private:
+  std::set<std::string, std::less<>> entries_;
+};
 
 class TargetMatcher {
  public:
@@ -38,10 +53,10 @@ class TargetMatcher {
   bool passes_layer_filter(const std::string& module_path) const;
 
   std::optional<PythonRegex> exclude_regex_;
-  std::vector<std::string> exclude_names_;
+  NameEndings exclude_names_;
   std::vector<PythonRegex> saved_;
   std::optional<PythonRegex> target_regex_;
-  std::vector<std::string> target_names_;
+  NameEndings target_names_;
   std::set<std::int64_t> layers_;
   std::vector<PythonRegex> layer_index_;
 };

@@ -44,7 +44,7 @@ TEST_CASE("expressions match and are refused as by Python's re") {
                 return regex.full_match(name);
               }) == recorded(*row.find("whole")));
     CHECK(verdicts(
-              names, [&] { return NamePattern(pattern); },
+              names, [&] { return NamePattern(pattern, std::make_shared<RegexSteps>()); },
               [](const NamePattern& key, const std::string& name) { return key.matches(name); }) ==
           recorded(*row.find("suffix")));
   }
@@ -87,6 +87,44 @@ TEST_CASE("an expression that explodes is stopped") {
                          [&] { PythonRegex("(a+)+$").match(std::string(40, 'a') + "b"); });
   CHECK(PythonRegex(R"((.*\.)?(.*\.)?(.*\.)?(q|k|v)_proj)")
             .full_match("base.model.model.decoder.layers.103.self_attn.attention.inner.q_proj"));
+}
+
+TEST_CASE(
+    "a match has a limit of steps, of memory and of the name's length, each of which is named") {
+  const auto refuses = [](std::string_view limit, const std::string& pattern,
+                          const std::string& name) {
+    const PythonRegex regex(pattern);
+    testing::require_error(ErrorKind::usage, limit, [&] { regex.full_match(name); });
+    testing::require_error(ErrorKind::usage, limit, [&] { regex.match(name); });
+    testing::require_error(ErrorKind::usage, limit, [&] { regex.match_group(name, "idx"); });
+  };
+  // More than twice as many steps for each letter.
+  refuses("match limit exceeded", "(a|aa|a)*b", std::string(17, 'a') + "-b");
+  CHECK_FALSE(PythonRegex("(a|aa|a)*b").full_match(std::string(8, 'a') + "-b"));
+
+  // Every step keeps the places of all groups.
+  std::string groups;
+  for (int i = 0; i < 2000; ++i) groups += "(x)?";
+  refuses("heap limit exceeded", groups + "(?:a|b)*c", std::string(1000, 'a') + "-c");
+  CHECK_FALSE(PythonRegex("(x)?(?:a|b)*c").full_match(std::string(1000, 'a') + "-c"));
+
+  refuses("a name of 4097 bytes, expected at most 4096", "a*", std::string(4097, 'a'));
+  CHECK(PythonRegex("a*").full_match(std::string(4096, 'a')));
+}
+
+TEST_CASE("the expressions of a configuration share their steps") {
+  const auto steps = std::make_shared<RegexSteps>(1000);
+  const PythonRegex first(".*q", steps);
+  const PythonRegex second(".*k$", steps);
+  for (int i = 0; i < 10; ++i) {
+    CHECK(first.match("layers.0.q"));
+    CHECK_FALSE(second.match("layers.0.k.q"));
+  }
+  const auto all = [&] {
+    for (int i = 0; i < 1000; ++i) first.match("layers.0.q");
+  };
+  testing::require_error(ErrorKind::usage, "steps for all names together", all);
+  testing::require_error(ErrorKind::usage, ".*k$", [&] { second.match("layers.0.k.q"); });
 }
 
 TEST_CASE("names that are not UTF-8 match nothing") {

@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <map>
+#include <memory>
 
+#include "adapter/name_pattern.h"
 #include "ops/rules/grouping.h"
 #include "ops/rules/rule.h"
 
@@ -64,8 +66,8 @@ class Overlap {
   // The values of all keys that match.
   std::vector<double> values_of(const std::string& path) const {
     std::vector<double> values;
-    for (std::size_t i = 0; i < singles_.size(); ++i)
-      if (singles_[i].dead_keys({path}).empty()) values.push_back(pattern_[i].second);
+    for (std::size_t i = 0; i < keys_.size(); ++i)
+      if (keys_[i].matches(path)) values.push_back(pattern_[i].second);
     return values;
   }
 
@@ -73,11 +75,8 @@ class Overlap {
     NumberPattern sorted = pattern_;
     std::sort(sorted.begin(), sorted.end(),
               [](const auto& a, const auto& b) { return a.first < b.first; });
-    AdapterConfig empty = subject_.adapter.config;
-    empty.rank_pattern.clear();
-    empty.alpha_pattern.clear();
-    for (const auto& entry : pattern_)
-      singles_.emplace_back(with_pattern(empty, is_rank_, {entry}));
+    const auto steps = std::make_shared<RegexSteps>();
+    for (const auto& [key, value] : pattern_) keys_.emplace_back(key, steps);
     const PatternTable now(subject_.adapter.config);
     const PatternTable reloaded(with_pattern(subject_.adapter.config, is_rank_, sorted));
     for (const LoraModule& module : subject_.adapter.modules) {
@@ -133,7 +132,7 @@ class Overlap {
   const Subject& subject_;
   bool is_rank_;
   const NumberPattern& pattern_;
-  std::vector<PatternTable> singles_;  ///< of one key each
+  std::vector<NamePattern> keys_;
   std::vector<std::string> changing_, wrong_order_, unproven_, proven_;
   std::string changing_example_, wrong_example_, unproven_example_, proven_example_;
 };
