@@ -24,13 +24,14 @@ Example Dataset::example(std::size_t index) const {
                                          std::to_string(ends_.size()) + " sequences");
   const auto begin = static_cast<std::ptrdiff_t>(index == 0 ? 0 : ends_[index - 1]);
   const auto end = static_cast<std::ptrdiff_t>(ends_[index]);
+  const std::vector<std::int32_t>& labels = labels_.empty() ? ids_ : labels_;
   return {{ids_.begin() + begin, ids_.begin() + end},
-          {labels_.begin() + begin, labels_.begin() + end},
-          origins_[index]};
+          {labels.begin() + begin, labels.begin() + end},
+          origin_of(index)};
 }
 
 std::string Dataset::origin(std::size_t index) const {
-  return is_tabular ? table_origin_ + ", row " + std::to_string(index) : origins_.at(index);
+  return is_tabular ? table_origin_ + ", row " + std::to_string(index) : origin_of(index);
 }
 
 std::int64_t Dataset::length(std::size_t index) const {
@@ -43,14 +44,36 @@ void Dataset::append(const Example& example) {
                                          std::to_string(example.input_ids.size()) + " tokens and " +
                                          std::to_string(example.labels.size()) + " labels");
   const auto narrow = [](std::int64_t id) { return static_cast<std::int32_t>(id); };
+  if (labels_.empty() && example.labels != example.input_ids) labels_ = ids_;
+  const bool has_labels = !labels_.empty() || example.labels != example.input_ids;
   std::transform(example.input_ids.begin(), example.input_ids.end(), std::back_inserter(ids_),
                  narrow);
-  std::transform(example.labels.begin(), example.labels.end(), std::back_inserter(labels_), narrow);
+  if (has_labels)
+    std::transform(example.labels.begin(), example.labels.end(), std::back_inserter(labels_),
+                   narrow);
   ends_.push_back(ids_.size());
-  origins_.push_back(example.origin);
+  append_origin(example.origin);
   total_tokens += static_cast<std::int64_t>(example.input_ids.size());
   supervised_tokens += std::count_if(example.labels.begin() + 1, example.labels.end(),
                                      [](std::int64_t label) { return label != kNoLabel; });
+}
+
+void Dataset::append_origin(std::string_view origin) {
+  constexpr std::size_t kMostDigits = 18;
+  const std::size_t digits = origin.size() - 1 - origin.find_last_not_of("0123456789");
+  const std::string_view number = origin.substr(origin.size() - digits);
+  const bool has_number =
+      digits != 0 && digits <= kMostDigits && (digits == 1 || number.front() != '0');
+  const std::string_view start = has_number ? origin.substr(0, origin.size() - digits) : origin;
+  if (origin_starts_.empty() || origin_starts_.back() != start) origin_starts_.emplace_back(start);
+  origins_.push_back(
+      {origin_starts_.size() - 1, has_number ? std::stoll(std::string(number)) : kNoNumber});
+}
+
+std::string Dataset::origin_of(std::size_t index) const {
+  const Origin& origin = origins_.at(index);
+  const std::string& start = origin_starts_[origin.start];
+  return origin.number == kNoNumber ? start : start + std::to_string(origin.number);
 }
 
 void Dataset::set_table(Tensor table_x, Tensor table_y, std::string table_origin) {

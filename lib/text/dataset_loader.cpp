@@ -18,17 +18,23 @@ constexpr std::size_t kListedProblems = 10;
 
 // Everything that is wrong with the files of one call.
 struct Problems {
-  std::vector<std::string> lines;
+  std::vector<std::string> listed;
+  std::size_t count = 0;
   std::string first_file;
 
+  void add(const std::string& file, const std::string& origin, const std::string& reason) {
+    if (count == 0) first_file = file;
+    if (count < kListedProblems) listed.push_back(origin + ": " + reason);
+    ++count;
+  }
+
   void throw_if_any() const {
-    if (lines.empty()) return;
-    std::string message = "cannot use " + std::to_string(lines.size()) +
-                          (lines.size() == 1 ? " line" : " lines") + " of the data: ";
-    for (std::size_t i = 0; i < std::min(lines.size(), kListedProblems); ++i)
-      message.append(i == 0 ? "" : "; ").append(lines[i]);
-    if (lines.size() > kListedProblems)
-      message += " and " + std::to_string(lines.size() - kListedProblems) + " more";
+    if (count == 0) return;
+    std::string message = "cannot use " + std::to_string(count) +
+                          (count == 1 ? " line" : " lines") + " of the data: ";
+    for (std::size_t i = 0; i < listed.size(); ++i)
+      message.append(i == 0 ? "" : "; ").append(listed[i]);
+    if (count > listed.size()) message += " and " + std::to_string(count - listed.size()) + " more";
     throw Error(ErrorKind::malformed, std::move(message)).in_file(first_file);
   }
 };
@@ -94,25 +100,39 @@ struct Line {
   std::size_t number;
 };
 
-std::vector<Line> lines_of(std::string_view text) {
-  std::vector<Line> lines;
-  std::size_t number = 0;
-  while (!text.empty()) {
-    const std::size_t end = std::min(text.find('\n'), text.size());
-    const std::string_view line = text.substr(0, end);
-    ++number;
-    if (line.find_first_not_of(" \t\r") != std::string_view::npos) lines.push_back({line, number});
-    text.remove_prefix(std::min(end + 1, text.size()));
-  }
-  return lines;
-}
+// Hands out the lines that hold something, some at a time: a line becomes values of many times its
+// size, so that only a few may be in work at once.
+class LineBatches {
+ public:
+  explicit LineBatches(std::string_view text) : rest_(text) {}
 
-void load_lines(const MappedFile& file, const DataOptions& options, Dataset& data,
-                Problems& problems) {
-  const std::string name = file.path().string();
-  const std::vector<Line> lines = lines_of(text_of(file));
+  /// At least one line, and further ones up to a megabyte; none at the end.
+  std::vector<Line> next() {
+    constexpr std::size_t kBytes = std::size_t{1} << 20;
+    std::vector<Line> lines;
+    std::size_t bytes = 0;
+    while (!rest_.empty()) {
+      const std::size_t end = std::min(rest_.find('\n'), rest_.size());
+      const std::string_view line = rest_.substr(0, end);
+      if (!lines.empty() && bytes + line.size() > kBytes) break;
+      rest_.remove_prefix(std::min(end + 1, rest_.size()));
+      ++number_;
+      if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+      lines.push_back({line, number_});
+      bytes += line.size() + sizeof(Line);
+    }
+    return lines;
+  }
+
+ private:
+  std::string_view rest_;
+  std::size_t number_ = 0;
+};
+
+std::vector<text::LineResult> read_examples(const std::vector<Line>& lines, const std::string& name,
+                                            const DataOptions& options) {
   // A few lines at a time: a thread that takes one line a turn spends its time on taking turns.
-  constexpr std::size_t kLinesPerTurn = 64;
+  constexpr std::size_t kLinesPerTurn = 16;
   std::vector<text::LineResult> results(lines.size());
   parallel_for((lines.size() + kLinesPerTurn - 1) / kLinesPerTurn, options.threads,
                [&](std::size_t turn) {
@@ -121,23 +141,34 @@ void load_lines(const MappedFile& file, const DataOptions& options, Dataset& dat
                    results[i] = text::read_example(
                        lines[i].text, name + ":" + std::to_string(lines[i].number), options);
                });
+  return results;
+}
+
+void load_lines(const MappedFile& file, const DataOptions& options, Dataset& data,
+                Problems& problems) {
+  const std::string name = file.path().string();
+  LineBatches batches(text_of(file));
+  std::size_t count = 0;
   std::size_t cut = 0;
-  for (std::size_t i = 0; i < lines.size(); ++i) {
-    const text::LineResult& result = results[i];
-    const std::string origin = name + ":" + std::to_string(lines[i].number);
-    if (!result.problem.empty()) {
-      if (problems.lines.empty()) problems.first_file = name;
-      problems.lines.push_back(origin + ": " + result.problem);
-      continue;
+  for (std::vector<Line> lines = batches.next(); !lines.empty(); lines = batches.next()) {
+    count += lines.size();
+    const std::vector<text::LineResult> results = read_examples(lines, name, options);
+    for (std::size_t i = 0; i < lines.size(); ++i) {
+      const text::LineResult& result = results[i];
+      const std::string origin = name + ":" + std::to_string(lines[i].number);
+      if (!result.problem.empty()) {
+        problems.add(name, origin, result.problem);
+        continue;
+      }
+      if (result.tokens_before_cut > options.seq_len) {
+        data.truncated.push_back({origin, result.tokens_before_cut});
+        ++cut;
+      }
+      data.append(result.example);
     }
-    if (result.tokens_before_cut > options.seq_len) {
-      data.truncated.push_back({origin, result.tokens_before_cut});
-      ++cut;
-    }
-    data.append(result.example);
   }
   if (cut != 0)
-    data.notes.push_back(name + ": " + std::to_string(cut) + " of " + std::to_string(lines.size()) +
+    data.notes.push_back(name + ": " + std::to_string(cut) + " of " + std::to_string(count) +
                          " examples are longer than " + std::to_string(options.seq_len) +
                          " tokens and were cut, the first at " +
                          data.truncated[data.truncated.size() - cut].origin);

@@ -66,7 +66,6 @@ Example of_text(const Json& line, const DataOptions& options) {
   const Tokenizer& tokenizer = required_tokenizer(options, "text");
   Example example;
   example.input_ids = ids_with_end(text_member(line, "text"), tokenizer);
-  example.labels = example.input_ids;
   return example;
 }
 
@@ -115,9 +114,8 @@ Example of_messages(const Json& line, const DataOptions& options) {
   const RenderedChat rendered = options.chat_template->render(messages, chat);
   Example example;
   example.input_ids = tokenizer.encode(rendered.text, false);
-  example.labels = example.input_ids;
   if (options.loss_on == LossOn::all) return example;
-  std::fill(example.labels.begin(), example.labels.end(), kNoLabel);
+  example.labels.assign(example.input_ids.size(), kNoLabel);
   const std::string_view text = rendered.text;
   // A prefix of the text has the tokens of the whole up to the first that reaches over its end.
   for (const TextRange& range :
@@ -137,13 +135,15 @@ Example of_ids(const Json& line, const DataOptions& options) {
   const Json* labels = line.find("labels");
   if (labels == nullptr && options.loss_on == LossOn::completion)
     throw BadLine{"\"input_ids\" without \"labels\" has no completion for the loss"};
-  example.labels = labels ? integers(*labels, "labels") : example.input_ids;
+  if (labels == nullptr) return example;
+  example.labels = integers(*labels, "labels");
   if (example.labels.size() != example.input_ids.size())
     throw BadLine{"\"labels\" has " + std::to_string(example.labels.size()) +
                   " entries and \"input_ids\" " + std::to_string(example.input_ids.size())};
   return example;
 }
 
+// Without labels every token is its own.
 Example read(const Json& line, const DataOptions& options) {
   if (!line.is_object())
     throw BadLine{"it is " + std::string(line.type_name()) + ", expected an object"};
@@ -203,9 +203,15 @@ LineResult read_example(std::string_view line, const std::string& origin,
     result.example.origin = origin;
     result.tokens_before_cut = static_cast<std::int64_t>(result.example.input_ids.size());
     if (result.tokens_before_cut > options.seq_len) {
-      result.example.input_ids.resize(static_cast<std::size_t>(options.seq_len));
-      result.example.labels.resize(static_cast<std::size_t>(options.seq_len));
+      // A copy, so that what is cut off is not kept.
+      const auto cut = [&](std::vector<std::int64_t>& values) {
+        if (!values.empty())
+          values = std::vector<std::int64_t>(values.begin(), values.begin() + options.seq_len);
+      };
+      cut(result.example.input_ids);
+      cut(result.example.labels);
     }
+    if (result.example.labels.empty()) result.example.labels = result.example.input_ids;
     require_usable(result.example, options);
   } catch (const BadLine& bad) {
     result.problem = bad.reason;

@@ -231,6 +231,40 @@ TEST_CASE("x and y of safetensors files become rows, several files one after ano
   require_error(ErrorKind::usage, "cannot be mixed", [&] { load_dataset({a, dir / "e.txt"}, {}); });
 }
 
+TEST_CASE("origins and labels come back as they were given") {
+  Dataset data;
+  const std::vector<std::string> origins{
+      "a.jsonl:1", "a.jsonl:2", "a.jsonl:10", "b.txt",     "12",
+      "c:007",     "c:0",       "",           "a.jsonl:3", "d:99999999999999999999"};
+  for (std::size_t i = 0; i < origins.size(); ++i) {
+    const auto id = static_cast<std::int64_t>(i);
+    data.append({{id, 5}, {i == 4 ? kNoLabel : id, 5}, origins[i]});
+  }
+  for (std::size_t i = 0; i < origins.size(); ++i) {
+    const auto id = static_cast<std::int64_t>(i);
+    REQUIRE(data.origin(i) == origins[i]);
+    REQUIRE(data.example(i).origin == origins[i]);
+    REQUIRE(data.example(i).input_ids == std::vector<std::int64_t>{id, 5});
+    REQUIRE(data.example(i).labels == std::vector<std::int64_t>{i == 4 ? kNoLabel : id, 5});
+  }
+}
+
+TEST_CASE("lines keep their numbers beyond the first megabyte") {
+  Base base;
+  std::string text;
+  for (int i = 0; i < 30'000; ++i)
+    text +=
+        i % 3 == 0 ? "\n" : "{\"input_ids\": [1, 2, 3], \"a\": \"" + std::string(60, 'x') + "\"}\n";
+  const Dataset data = base.load("a.jsonl", text);
+  REQUIRE(data.size() == 20'000);
+  REQUIRE(data.origin(0).ends_with("a.jsonl:2"));
+  REQUIRE(data.origin(19'999).ends_with("a.jsonl:30000"));
+  require_error(ErrorKind::malformed,
+                "cannot use 1 line of the data: ", [&] { base.load("a.jsonl", text + "{}\n"); });
+  require_error(ErrorKind::malformed, "a.jsonl:30001: it has none of the keys",
+                [&] { base.load("a.jsonl", text + "{}\n"); });
+}
+
 TEST_CASE("the order of an epoch is a permutation that depends on seed and epoch alone") {
   const auto order = epoch_order(100, 3, 7, true);
   auto sorted = order;

@@ -27,6 +27,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lora/base/sha256.h"
@@ -112,10 +113,20 @@ class Dataset {
   std::vector<std::string> notes;  ///< one-line remarks to be said aloud (tails dropped, cuts)
 
  private:
+  /// "data.jsonl:12" as its text up to the number, and the number: lines may be millions.
+  struct Origin {
+    std::size_t start;  ///< index into origin_starts_
+    std::int64_t number = kNoNumber;
+  };
+  static constexpr std::int64_t kNoNumber = -1;
+  void append_origin(std::string_view origin);
+  std::string origin_of(std::size_t index) const;
+
   std::vector<std::int32_t> ids_;
-  std::vector<std::int32_t> labels_;
-  std::vector<std::size_t> ends_;  ///< one past the last token of each sequence
-  std::vector<std::string> origins_;
+  std::vector<std::int32_t> labels_;  ///< empty as long as each label is its token
+  std::vector<std::size_t> ends_;     ///< one past the last token of each sequence
+  std::vector<Origin> origins_;
+  std::vector<std::string> origin_starts_;
   std::string table_origin_;
   std::size_t rows_ = 0;
 };
