@@ -169,6 +169,22 @@ TEST_CASE("a settings file fills flags that were not given, and knows its keys")
                    "expected a number, true, false or a quoted string"));
 }
 
+TEST_CASE("a settings file of more than a mebibyte is refused") {
+  TempDir directory;
+  const auto settings = (directory / "settings.toml").string();
+  const std::string line = "seed = 1\n";
+  std::string text;
+  while (text.size() + line.size() <= (std::size_t{1} << 20)) text += line;
+  write_file(settings, text);
+  lora_ok({"init-base", "--preset", "mlp", "--settings", settings, "-o",
+           (directory / "base").string()});
+  write_file(settings, text + line);
+  const CommandResult result =
+      lora::testing::lora({"init-base", "--preset", "mlp", "--settings", settings, "-o", "x"});
+  REQUIRE(result.code == 2);
+  REQUIRE(contains(result.err, "expected at most 1048576"));
+}
+
 TEST_CASE("a bad LORA_THREADS or LORA_LOG is a usage error that names it") {
   TempDir directory;
   REQUIRE(lora::testing::lora({"init-base", "--preset", "mlp", "-o", (directory / "b").string()},

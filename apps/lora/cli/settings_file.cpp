@@ -13,6 +13,9 @@
 namespace lora::cli {
 namespace {
 
+// A flag for a line: a thousand lines are many.
+constexpr std::size_t kLargestFile = std::size_t{1} << 20;
+
 struct Setting {
   std::string table;
   std::string key;
@@ -155,6 +158,11 @@ std::vector<std::string> settings_arguments(const std::string& path, const std::
                                             const OptionSet& options) {
   const auto file = MappedFile::open(path);
   const auto bytes = file->bytes();
+  if (bytes.size() > kLargestFile)
+    throw Error(ErrorKind::usage, "cannot read settings file " + path + ": found " +
+                                      std::to_string(bytes.size()) + " bytes, expected at most " +
+                                      std::to_string(kLargestFile))
+        .in_file(path);
   SettingsReader reader(path, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
   std::vector<std::string> added;
   for (const Setting& setting : reader.read()) {

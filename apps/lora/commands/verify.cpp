@@ -131,11 +131,14 @@ class Verify final : public Command {
         print_verify_report(report,
                             {.all_modules = modules_, .is_one_of_many = adapters.size() > 1},
                             context.console);
-      reports.push_back(verify_report_json(report));
-      outcome.findings.insert(outcome.findings.end(), report.findings.begin(),
-                              report.findings.end());
-      baseline.take(report);
-      verified.push_back(without_tensors(std::move(report)));
+      // A run over thousands of adapters keeps what its output needs.
+      if (context.console.is_json()) {
+        reports.push_back(verify_report_json(report));
+        outcome.findings.insert(outcome.findings.end(), report.findings.begin(),
+                                report.findings.end());
+      }
+      if (baseline_ || write_baseline_) baseline.take(report);
+      verified.push_back(for_summary(std::move(report)));
     }
     outcome.exit_code = exit_code(verified);
     if (format_ == "junit") context.console.raw(junit_report(verified));
@@ -150,18 +153,36 @@ class Verify final : public Command {
     return outcome;
   }
 
-  // A run over many adapters keeps their findings, not their files.
-  static VerifiedAdapter without_tensors(VerifyReport report) {
+  // A run over thousands of adapters keeps no files, and the texts of findings for documents only:
+  // elsewhere they are written already.
+  VerifiedAdapter for_summary(VerifyReport report) const {
     VerifiedAdapter kept;
     if (report.adapter) {
       kept.weights_path = report.adapter->weights_path;
       kept.base = stated_base(*report.adapter, report.manifest);
     }
-    report.adapter.reset();
-    report.modules.clear();
-    report.base_modules.clear();
-    kept.report = std::move(report);
+    if (is_document()) {
+      report.adapter.reset();
+      report.modules.clear();
+      report.base_modules.clear();
+      kept.report = std::move(report);
+      return kept;
+    }
+    kept.report.path = std::move(report.path);
+    kept.report.is_readable = report.is_readable;
+    kept.report.verdict = report.verdict;
+    for (const CheckResult& check : report.checks)
+      kept.report.checks.push_back({check.name, check.status, {}});
+    kept.report.findings = severities_of(report.findings);
+    kept.report.left_out = severities_of(report.left_out);
+    kept.report.accepted = severities_of(report.accepted);
     return kept;
+  }
+
+  static Findings severities_of(const Findings& findings) {
+    Findings severities(findings.size());
+    for (std::size_t i = 0; i < findings.size(); ++i) severities[i].severity = findings[i].severity;
+    return severities;
   }
 
   static int exit_code(const std::vector<VerifiedAdapter>& verified) {
