@@ -103,6 +103,7 @@ class Verify final : public Command {
     Outcome outcome;
     JsonArray reports;
     std::vector<VerifiedAdapter> verified;
+    verified.reserve(adapters.size());
     for (const std::string& adapter : adapters) {
       VerifyOptions options;
       options.config = adapter_config_from(adapter_config_);

@@ -7,18 +7,45 @@ import resource
 import subprocess
 import tempfile
 import threading
+import time
 
 DOCUMENTED = {0, 1, 2, 3, 4, 5, 6, 7}
 TIMEOUT = 60  # seconds; a machine may be busy, a hang is longer
 
 
 class Outcome:
-    def __init__(self, code, out, err, peak_kib):
-        self.code, self.out, self.err, self.peak_kib = code, out, err, peak_kib
+    def __init__(self, code, out, err, seconds, own_kib):
+        self.code, self.out, self.err = code, out, err
+        self.seconds, self.own_kib = seconds, own_kib
 
 
-def execute(lora, arguments):
-    """The outcome, or None after a hang. Peak memory is that of this one process."""
+def own_kib(pid):
+    """Pages that a process holds besides those of mapped files."""
+    try:
+        with open(f"/proc/{pid}/status") as status:
+            for line in status:
+                if line.startswith("RssAnon:"):
+                    return int(line.split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return 0
+
+
+def wait(pid, samples_memory):
+    """(status, usage, largest memory of its own that was seen)."""
+    most = 0
+    while samples_memory:
+        ended, status, usage = os.wait4(pid, os.WNOHANG)
+        if ended:
+            return status, usage, most
+        most = max(most, own_kib(pid))
+        time.sleep(0.002)
+    _, status, usage = os.wait4(pid, 0)
+    return status, usage, most
+
+
+def execute(lora, arguments, samples_memory=False):
+    """The outcome, or None after a hang. Seconds are those of processors."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         environment = {"PATH": "/usr/bin:/bin", "LORA_THREADS": "2", "HOME": "/nonexistent"}
         process = subprocess.Popen(
@@ -27,7 +54,7 @@ def execute(lora, arguments):
         )
         timer = threading.Timer(TIMEOUT, process.kill)
         timer.start()
-        _, status, usage = os.wait4(process.pid, 0)
+        status, usage, most = wait(process.pid, samples_memory)
         hung = not timer.is_alive()
         timer.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -37,7 +64,7 @@ def execute(lora, arguments):
         for stream in (out, err):
             stream.seek(0)
             texts.append(stream.read().decode("utf-8", "replace"))
-        return Outcome(process.returncode, *texts, usage.ru_maxrss)
+        return Outcome(process.returncode, *texts, usage.ru_utime + usage.ru_stime, most)
 
 
 def complaint(outcome, may_succeed):
