@@ -21,8 +21,8 @@ class Accountant {
  public:
   explicit Accountant(Adapter& adapter) : adapter_(adapter) {}
 
-  void run(TensorMap tensors) {
-    sources_ = take_names(std::move(tensors), adapter_);
+  void run(TensorMap tensors, const std::optional<std::string>& name) {
+    sources_ = take_names(std::move(tensors), name, adapter_);
     for (const auto& [clean, source] : sources_)
       if (source.parsed.is_lora()) lora_paths_.insert(source.parsed.module_path);
     sort_by_role();
@@ -259,12 +259,13 @@ std::filesystem::path Adapter::directory() const {
   return std::filesystem::is_directory(path) ? path : path.parent_path();
 }
 
-Adapter make_adapter(AdapterConfig config, TensorMap tensors, std::filesystem::path path) {
+Adapter make_adapter(AdapterConfig config, TensorMap tensors, std::filesystem::path path,
+                     const std::optional<std::string>& name) {
   Adapter adapter;
   adapter.path = path;
   adapter.weights_path = std::move(path);
   adapter.config = std::move(config);
-  Accountant(adapter).run(std::move(tensors));
+  Accountant(adapter).run(std::move(tensors), name);
   return adapter;
 }
 

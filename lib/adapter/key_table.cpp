@@ -13,6 +13,31 @@ bool is_redundant_copy(const KeySource& source) {
          source.file_key.find(".modules_to_save.") != std::string::npos;
 }
 
+// Leaves in `keys` what belongs to the adapter that is taken.
+void set_others_apart(std::vector<KeySource>& keys, const TensorMap& tensors,
+                      const std::optional<std::string>& wanted, Adapter& adapter) {
+  std::map<std::string, std::string> first_keys;
+  for (const KeySource& key : keys)
+    if (std::string owner = adapter_of(key.parsed); !owner.empty())
+      first_keys.try_emplace(std::move(owner), key.file_key);
+  if (first_keys.empty()) return;
+  const auto named = first_keys.find(wanted.value_or(adapter.name));
+  adapter.name = named == first_keys.end() ? first_keys.begin()->first : named->first;
+  if (first_keys.size() == 1) return;
+  std::erase_if(keys, [&](const KeySource& key) {
+    const std::string owner = adapter_of(key.parsed);
+    if (owner.empty() || owner == adapter.name) return false;
+    adapter.others[owner].emplace(key.file_key, tensors.at(key.file_key));
+    return true;
+  });
+  if (wanted == adapter.name) return;
+  for (const auto& [name, key] : first_keys)
+    if (name != adapter.name)
+      adapter.problems.push_back({KeyProblem::Kind::other_adapter, key,
+                                  "belongs to the adapter \"" + name + "\" and the file holds \"" +
+                                      adapter.name + "\" too, expected one adapter in a file"});
+}
+
 }  // namespace
 
 bool is_same_tensor(const Tensor& x, const Tensor& y) {
@@ -20,17 +45,20 @@ bool is_same_tensor(const Tensor& x, const Tensor& y) {
          std::equal(x.bytes.begin(), x.bytes.end(), y.bytes.begin(), y.bytes.end());
 }
 
-KeyTable take_names(TensorMap tensors, Adapter& adapter) {
+KeyTable take_names(TensorMap tensors, const std::optional<std::string>& wanted, Adapter& adapter) {
+  std::vector<KeySource> keys;
+  for (const auto& [name, tensor] : tensors) keys.push_back({name, parse_key(name)});
+  adapter.file_keys = keys.size();
+  set_others_apart(keys, tensors, wanted, adapter);
   KeyTable sources;
   std::vector<std::pair<std::string, KeySource>> unclean;
-  for (const auto& [name, tensor] : tensors) {
-    KeySource source{name, parse_key(name)};
+  for (KeySource& source : keys) {
     std::string clean = to_peft_key(source.parsed);
-    if (clean != name) {
-      adapter.unclean_keys.push_back(name);
+    if (clean != source.file_key) {
+      adapter.unclean_keys.push_back(source.file_key);
       unclean.emplace_back(std::move(clean), std::move(source));
     } else {
-      adapter.tensors.emplace(clean, tensor);
+      adapter.tensors.emplace(clean, tensors.at(source.file_key));
       sources.emplace(std::move(clean), std::move(source));
     }
   }
@@ -43,11 +71,11 @@ KeyTable take_names(TensorMap tensors, Adapter& adapter) {
     }
     const bool is_same = is_same_tensor(kept->second, tensor);
     if (!is_same || !is_redundant_copy(source))
-      adapter.problems.push_back({KeyProblem::Kind::duplicate, source.file_key,
-                                  "is a second name of " + clean + ", which the file holds as " +
-                                      sources.at(clean).file_key + " with " +
-                                      (is_same ? "equal" : "different") +
-                                      " contents, expected one tensor for each name"});
+      adapter.problems.push_back(
+          {is_same ? KeyProblem::Kind::copy : KeyProblem::Kind::duplicate, source.file_key,
+           "is a second name of " + clean + ", which the file holds as " +
+               sources.at(clean).file_key + " with " + (is_same ? "equal" : "different") +
+               " contents, expected one tensor for each name"});
   }
   return sources;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 
 #include "lora/adapter/adapter.h"
@@ -18,9 +19,10 @@ struct KeySource {
 /// By clean peft_key; has exactly the keys of Adapter::tensors.
 using KeyTable = std::map<std::string, KeySource>;
 
-/// Fills adapter.tensors and adapter.unclean_keys. Clean names win over other spellings of the same
-/// key; every second name is a problem unless it is PEFT's redundant copy with the same bytes.
-KeyTable take_names(TensorMap tensors, Adapter& adapter);
+/// Fills tensors, unclean_keys and what tells several adapters of the file apart, of which `wanted`
+/// is taken (make_adapter). Clean names win over other spellings of the same key; every second name
+/// is a problem unless it is PEFT's redundant copy with the same bytes.
+KeyTable take_names(TensorMap tensors, const std::optional<std::string>& wanted, Adapter& adapter);
 
 /// Same dtype, shape and bytes.
 bool is_same_tensor(const Tensor& x, const Tensor& y);

@@ -235,6 +235,11 @@ ParsedKey parse_key(std::string_view name) {
   }
 }
 
+std::string adapter_of(const ParsedKey& key) {
+  if (!key.adapter_name.empty()) return key.adapter_name;
+  return key.is_lora() ? "default" : "";
+}
+
 std::string to_peft_key(const ParsedKey& key) {
   std::string text(kPeftPrefix);
   if (!key.module_path.empty()) text += key.module_path + ".";

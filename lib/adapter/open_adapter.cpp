@@ -72,6 +72,11 @@ Error explain_directory_without_config(const fs::path& path) {
   if (const std::string kind = irregular_kind(path / kAdapterConfigName); !kind.empty())
     return no_adapter(path, std::string(kAdapterConfigName) + ", " + kind)
         .with_hint("put the file itself in its place");
+  // The cache of the hub: models--ORG--NAME/snapshots/COMMIT.
+  if (const auto commits = adapters_inside(path / "snapshots"); !commits.empty())
+    return no_adapter(path, "the cache of a hub repository")
+        .with_hint((commits.size() == 1 ? "give its snapshot " : "give one of its snapshots, as ") +
+                   (path / "snapshots" / commits[0]).string());
   if (has(kAdapterWeightsName) || has(kAdapterPickleName))
     return no_adapter(path, std::string("weights without ") + kAdapterConfigName)
         .with_hint("give the configuration with --adapter-config FILE");
@@ -79,6 +84,23 @@ Error explain_directory_without_config(const fs::path& path) {
     return no_adapter(path, "a base checkpoint (config.json)")
         .with_hint("a base goes behind --base");
   return no_adapter(path, listing(path));
+}
+
+// A mistyped path: what lies beside it.
+std::string hint_for_nothing(const fs::path& path) {
+  const fs::path full = path.has_filename() ? path : path.parent_path();
+  const fs::path parent = full.has_parent_path() ? full.parent_path() : fs::path(".");
+  if (!has_directory_at(parent)) {
+    const std::string text = path.string();
+    return "there is no folder " + parent.string() +
+           (std::count(text.begin(), text.end(), '/') == 1
+                ? "; a repository of the hub must be downloaded first"
+                : "");
+  }
+  const auto beside = adapters_inside(parent);
+  return beside.empty()
+             ? "check the path; adapters are folders with " + std::string(kAdapterConfigName)
+             : "adapters in " + parent.string() + ": " + some_of(beside);
 }
 
 // PEFT takes whatever exists under the first name, and looks through links that lead nowhere.
@@ -132,16 +154,18 @@ Weights read_weights(const fs::path& path) {
   return weights;
 }
 
-Adapter open_weights(const fs::path& path, const fs::path& weights_path, AdapterConfig config) {
+Adapter open_weights(const fs::path& path, const fs::path& weights_path, AdapterConfig config,
+                     const std::optional<std::string>& name) {
   Weights weights = read_weights(weights_path);
-  Adapter adapter = make_adapter(std::move(config), std::move(weights.tensors), path);
+  Adapter adapter = make_adapter(std::move(config), std::move(weights.tensors), path, name);
   adapter.weights_path = weights_path;
   adapter.is_pickle = weights.is_pickle;
   if (weights.mapping) adapter.mappings.push_back(std::move(weights.mapping));
   return adapter;
 }
 
-Adapter open_file(const fs::path& path, const std::optional<AdapterConfig>& config) {
+Adapter open_file(const fs::path& path, const std::optional<AdapterConfig>& config,
+                  const std::optional<std::string>& name) {
   if (path.filename() == kAdapterConfigName)
     throw no_adapter(path, "the configuration alone").with_hint("give its directory");
   if (!config)
@@ -152,7 +176,7 @@ Adapter open_file(const fs::path& path, const std::optional<AdapterConfig>& conf
         .with_hint(is_adapter_directory(path.parent_path())
                        ? "give its directory"
                        : "give the configuration with --adapter-config FILE");
-  return open_weights(path, path, *config);
+  return open_weights(path, path, *config, name);
 }
 
 }  // namespace
@@ -161,17 +185,20 @@ bool is_adapter_directory(const fs::path& path) {
   return has_directory_at(path) && has_file_at(path / kAdapterConfigName);
 }
 
-Adapter open_adapter(const fs::path& path, const std::optional<AdapterConfig>& config) {
+Adapter open_adapter(const fs::path& path, const std::optional<AdapterConfig>& config,
+                     const std::optional<std::string>& name) {
   if (has_directory_at(path)) {
     if (!config && !is_adapter_directory(path)) throw explain_directory_without_config(path);
     // The cheap check first: a directory without weights is no adapter whatever its config says.
     const fs::path weights = weights_of(path);
     return open_weights(path, weights,
-                        config ? *config : read_adapter_config(path / kAdapterConfigName));
+                        config ? *config : read_adapter_config(path / kAdapterConfigName), name);
   }
-  if (has_file_at(path)) return open_file(path, config);
+  if (has_file_at(path)) return open_file(path, config, name);
   const std::string kind = irregular_kind(path);
-  throw no_adapter(path, path.empty() ? "an empty path" : kind.empty() ? "nothing" : kind);
+  if (path.empty()) throw no_adapter(path, "an empty path");
+  if (!kind.empty()) throw no_adapter(path, kind);
+  throw no_adapter(path, "nothing").with_hint(hint_for_nothing(path));
 }
 
 }  // namespace lora

@@ -113,6 +113,33 @@ bool SiteBuilder::settle_experts(LoraModule& module, const std::string& key) con
   return true;
 }
 
+// A has the rank as its rows, B as its columns. Where it stands on the other side instead, the file
+// was written by something that lays factors out otherwise, or that took one for the other.
+bool SiteBuilder::is_laid_out_otherwise(const LoraModule& module,
+                                        const SiteTensors& tensors) const {
+  if (module.kind == LayerKind::convolution || module.kind == LayerKind::parameter) return false;
+  const Blocks blocks = blocks_of(module.module_path);
+  if (blocks.a != 1 || blocks.b != 1) return false;
+  const std::int64_t rank = patterns_.rank_of(pattern_path(module));
+  const std::vector<std::int64_t>&a = module.a.shape, &b = module.b.shape;
+  // A rank above the dimension that it is next to is a wrong configuration, not a wrong layout.
+  const bool is_a_wrong = a[0] > rank && a[1] == rank;
+  const bool is_b_wrong = b[1] > rank && b[0] == rank;
+  if (!is_a_wrong && !is_b_wrong) return false;
+  // The other factor must be right, or wrong in the same way.
+  if ((!is_a_wrong && a[0] != rank) || (!is_b_wrong && b[1] != rank)) return false;
+  const SiteTensor& shown = is_a_wrong ? tensors.a : tensors.b;
+  report_(
+      Kind::bad_shape, shown.file_key,
+      std::string(is_a_wrong && is_b_wrong ? "looks exchanged with its counterpart, or both are "
+                                             "transposed"
+                                           : "looks transposed") +
+          ": A of " + module.module_path + " is " + shape_to_string(a) + " and B is " +
+          shape_to_string(b) + ", expected A [" + std::to_string(rank) +
+          ", inputs] and B [outputs, " + std::to_string(rank) + "]");
+  return true;
+}
+
 bool SiteBuilder::settle_rank(LoraModule& module, const SiteTensors& tensors) const {
   const std::string& path = module.module_path;
   const std::string& key = tensors.a.file_key;
@@ -190,6 +217,7 @@ std::optional<LoraModule> SiteBuilder::build(const std::string& path,
     return std::nullopt;
   }
   choose_kind(module);
+  if (is_laid_out_otherwise(module, tensors)) return std::nullopt;
   if (!settle_rank(module, tensors)) return std::nullopt;
   const Json* is_pooled = config_.other.find("use_qalora");
   if (module.kind == LayerKind::linear && is_pooled && is_pooled->as_bool().value_or(false))

@@ -44,6 +44,7 @@ class SiteBuilder {
 
   bool has_site(const std::string& path) const;
   void choose_kind(LoraModule& module) const;
+  bool is_laid_out_otherwise(const LoraModule& module, const SiteTensors& tensors) const;
   bool settle_rank(LoraModule& module, const SiteTensors& tensors) const;
   bool settle_experts(LoraModule& module, const std::string& key) const;
   Blocks blocks_of(const std::string& path) const;

@@ -38,6 +38,8 @@ class Account {
     for (const LoraModule& module : adapter.modules) sites_.emplace(module.base_name, &module);
     for (const KeyProblem& problem : adapter.problems)
       damaged_.insert(to_base_name(parse_key(problem.key)));
+    for (const auto& [name, tensors] : adapter.others)
+      for (const auto& [key, tensor] : tensors) damaged_.insert(to_base_name(parse_key(key)));
   }
 
   Accounting take() {
@@ -110,8 +112,9 @@ class Account {
   }
 
   void add_misshaped(const std::string& name, std::string found, std::string expected,
-                     std::string cause = {}) {
-    result_.misshaped.push_back({name, std::move(found), std::move(expected), std::move(cause)});
+                     std::string cause = {}, bool is_vocabulary = false) {
+    result_.misshaped.push_back(
+        {name, std::move(found), std::move(expected), std::move(cause), is_vocabulary});
   }
 
   void compare_shape(const LoraModule& module, const ModuleInfo& info) {
@@ -122,7 +125,9 @@ class Account {
       if (is_stored_transposed(module, found, *expected)) return;
       if (found.rows != expected->rows || found.columns != expected->columns)
         add_misshaped(module.module_path, "update " + shape_text(found.rows, found.columns),
-                      shape_text(expected->rows, expected->columns), cause(found, *expected, info));
+                      shape_text(expected->rows, expected->columns),
+                      cause(module, found, *expected, info),
+                      has_other_vocabulary(module, found, *expected, info));
     }
   }
 
@@ -150,13 +155,19 @@ class Account {
     return !is_known && may_be && found.rows == expected.columns && found.columns == expected.rows;
   }
 
-  std::string cause(const MatrixShape& found, const MatrixShape& expected,
-                    const ModuleInfo& info) const {
+  // Embeddings have a column of the update for every token, heads a row.
+  static bool has_other_vocabulary(const LoraModule& module, const MatrixShape& found,
+                                   const MatrixShape& expected, const ModuleInfo& info) {
+    if (info.kind == LayerKind::embedding && module.kind == LayerKind::embedding)
+      return found.rows == expected.rows;
+    return info.is_output_head && found.columns == expected.columns;
+  }
+
+  static std::string cause(const LoraModule& module, const MatrixShape& found,
+                           const MatrixShape& expected, const ModuleInfo& info) {
     if (found.rows == expected.columns && found.columns == expected.rows) return "transposed layer";
-    const bool has_vocabulary = info.kind == LayerKind::embedding || info.is_output_head;
-    if (has_vocabulary && (found.rows == expected.rows || found.columns == expected.columns))
-      return "another vocabulary";
-    return "a base of another size";
+    return has_other_vocabulary(module, found, expected, info) ? "another vocabulary"
+                                                               : "a base of another size";
   }
 
   void compare_convolution(const LoraModule& module, const ModuleInfo& info) {
@@ -258,9 +269,14 @@ class Account {
       } else if (original->shape != tensor.shape) {
         const bool differs_in_rows = original->shape.size() == 2 && tensor.shape.size() == 2 &&
                                      original->shape[1] == tensor.shape[1];
+        const auto info = infos_.find(name.substr(0, name.rfind('.')));
+        const bool is_vocabulary =
+            differs_in_rows && info != infos_.end() &&
+            (info->second->kind == LayerKind::embedding || info->second->is_output_head);
         add_misshaped(
             name, shape_to_string(tensor.shape), shape_to_string(original->shape),
-            differs_in_rows ? "another vocabulary or number of labels" : "a base of another size");
+            differs_in_rows ? "another vocabulary or number of labels" : "a base of another size",
+            is_vocabulary);
       }
     }
   }

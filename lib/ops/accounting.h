@@ -31,6 +31,8 @@ struct MisshapedSite {
   std::string name;             ///< a module_path, or a base_name for a saved parameter
   std::string found, expected;  ///< "[64, 16]"
   std::string cause;            ///< likely reason, empty when there is no telling
+  /// Only the number of rows of an embedding or an output head differs: LV316 says so.
+  bool is_vocabulary = false;
 };
 
 struct Accounting {

@@ -8,36 +8,12 @@
 #include "lora/base/equal_bytes.h"
 #include "lora/base/error.h"
 #include "ops/rules/rule.h"
+#include "ops/set_claims.h"
 
 namespace lora {
 namespace {
 
 std::string_view bias_name(BiasMode mode) { return mode == BiasMode::all ? "all" : "lora_only"; }
-
-bool has_kasa(const AdapterConfig& config) {
-  const Json* kasa = config.other.find("kasa_config");
-  return kasa != nullptr && !kasa->is_null();
-}
-
-std::set<std::string> parameters_of(const AdapterConfig& config) {
-  std::set<std::string> names;
-  const Json* field = config.other.find("target_parameters");
-  if (const JsonArray* array = field == nullptr ? nullptr : field->as_array())
-    for (const Json& item : *array)
-      if (const std::string* name = item.as_string()) names.insert(*name);
-  return names;
-}
-
-// Whether the factors alone say the shape of the weight that this site changes.
-bool has_weight_shape(const LoraModule& module) {
-  return (module.kind == LayerKind::linear || module.kind == LayerKind::conv1d ||
-          module.kind == LayerKind::embedding) &&
-         module.blocks_a == 1 && module.blocks_b == 1;
-}
-
-std::string module_of(const std::string& base_name) {
-  return base_name.substr(0, base_name.rfind('.'));
-}
 
 // One pair of adapters.
 class Pair {
@@ -53,7 +29,8 @@ class Pair {
     compare_tokens();
     find_replaced(a_, b_);
     find_replaced(b_, a_);
-    const auto parameters = parameters_of(a_.config), others = parameters_of(b_.config);
+    const auto parameters = target_parameters_of(a_.config),
+               others = target_parameters_of(b_.config);
     if (!parameters.empty() && !others.empty() && parameters != others)
       add("target other parameters (target_parameters); those of one model must be the same");
     if (has_kasa(a_.config) != has_kasa(b_.config))
@@ -75,7 +52,7 @@ class Pair {
 
   void add(std::string what) { conflicts_.push_back(std::move(what)); }
 
-  // Both lists are sorted by path; a run over many adapters compares every pair of them.
+  // Both lists are sorted by path.
   void compare_shapes() {
     std::vector<std::string> sites;
     auto other = b_.modules.begin();
@@ -97,7 +74,7 @@ class Pair {
     for (const auto& [base_name, tensor] : a_.replacements) {
       const auto other = b_.replacements.find(base_name);
       if (other != b_.replacements.end() && !has_equal_bytes(tensor, other->second))
-        modules.insert(module_of(base_name));
+        modules.insert(owner_of_parameter(base_name));
     }
     if (!modules.empty())
       add("replace with different values: " + rules::join_some({modules.begin(), modules.end()}));
@@ -121,7 +98,7 @@ class Pair {
     std::set<std::string> modules;
     for (const auto& [base_name, tensor] : replacing.replacements) {
       if (base_name.ends_with(".bias")) continue;
-      const std::string path = module_of(base_name);
+      const std::string path = owner_of_parameter(base_name);
       const bool has_rows =
           std::any_of(adapting.tokens.begin(), adapting.tokens.end(),
                       [&](const TokenRows& rows) { return rows.module_path == path; });

@@ -124,7 +124,8 @@ class Comparison {
   }
 
   void compare_layers() {
-    if (!targets_) return;
+    // The layers of one may stand under the name of another.
+    if (!targets_ || !adapter_.others.empty()) return;
     std::vector<std::string> adapted, targeted;
     for (const LoraModule& module : adapter_.modules) adapted.push_back(module.module_path);
     for (const ModuleInfo& info : targets_->lora) targeted.push_back(info.module_path);

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "lora/adapter/keys.h"
 #include "lora/adapter/update.h"
 #include "lora/base/equal_bytes.h"
 #include "lora/base/error.h"
@@ -22,6 +23,16 @@ std::string shape_text(const LoraModule& module) {
   return module.experts == 1 ? text : std::to_string(module.experts) + " of " + text;
 }
 
+bool is_finite(const LoraModule& module) {
+  if (!std::isfinite(module.scaling)) return false;
+  const auto holds = [](const Tensor& tensor) {
+    return statistics_of(tensor).first_non_finite < 0;
+  };
+  for (const auto* part : {&module.bias, &module.magnitude, &module.diagonal})
+    if (*part && !holds(**part)) return false;
+  return holds(module.a) && holds(module.b);
+}
+
 ModuleDifference compare(const LoraModule& a, const LoraModule& b) {
   ModuleDifference result;
   result.module_path = a.module_path;
@@ -37,9 +48,44 @@ ModuleDifference compare(const LoraModule& a, const LoraModule& b) {
                            is_equal_or_absent(a.magnitude, b.magnitude);
   result.is_direction = a.magnitude || b.magnitude;
   result.distance = update_distance(a, b);
+  const double sum = result.distance.norm_a + result.distance.norm_b;
+  if (!std::isfinite(sum) || a.bias || a.magnitude || b.bias || b.magnitude) {
+    result.is_finite_a = is_finite(a);
+    result.is_finite_b = is_finite(b);
+  }
   // Equal factors are equal, whatever rounding the general formula would show.
   if (equal_factors) result.distance.difference = result.distance.relative = 0;
   return result;
+}
+
+// Spellings of names aside.
+TensorMap cleaned(const TensorMap& tensors) {
+  TensorMap result;
+  for (const auto& [key, tensor] : tensors) result.emplace(to_peft_key(parse_key(key)), tensor);
+  return result;
+}
+
+bool has_equal_tensors(const TensorMap& x, const TensorMap& y) {
+  const TensorMap a = cleaned(x), b = cleaned(y);
+  return a.size() == b.size() &&
+         std::equal(a.begin(), a.end(), b.begin(), [](const auto& first, const auto& second) {
+           return first.first == second.first && has_equal_bytes(first.second, second.second);
+         });
+}
+
+// A file may hold more adapters than the one whose modules are compared.
+void compare_others(const Adapter& a, const Adapter& b, AdapterDiff& result) {
+  const auto text = [](const std::string& name) { return "adapter " + name; };
+  for (const auto& [name, tensors] : a.others) {
+    const auto other = b.others.find(name);
+    if (other == b.others.end()) {
+      result.only_in_a.push_back(text(name));
+    } else if (!has_equal_tensors(tensors, other->second)) {
+      result.changed_replacements.push_back(text(name));
+    }
+  }
+  for (const auto& [name, tensors] : b.others)
+    if (!a.others.contains(name)) result.only_in_b.push_back(text(name));
 }
 
 void add_groups(AdapterDiff& result) {
@@ -105,6 +151,7 @@ AdapterDiff diff(const Adapter& a, const Adapter& b, const AdapterDiffOptions& o
   }
   for (const auto& [name, tensor] : b.replacements)
     if (!a.replacements.contains(name)) result.only_in_b.push_back(name);
+  compare_others(a, b, result);
 
   result.modules.resize(common.size());
   parallel_for(common.size(), options.threads, [&](std::size_t i) {

@@ -21,7 +21,9 @@ struct Sums {
   void add(const GroupMember& member) {
     group.modules += 1;
     group.changed += member.is_changed ? 1 : 0;
-    group.largest_angle = std::max(group.largest_angle, member.largest_angle);
+    group.largest_angle = std::isnan(member.largest_angle)
+                              ? member.largest_angle
+                              : std::max(group.largest_angle, member.largest_angle);
     squares_a += member.norm_a * member.norm_a;
     squares_b += member.norm_b * member.norm_b;
     squares += member.difference * member.difference;
@@ -35,6 +37,8 @@ struct Sums {
     group.relative = relative_to(group.difference, group.norm_a);
     if (group.norm_a > 0 && group.norm_b > 0) {
       group.cosine = std::clamp(inner / (group.norm_a * group.norm_b), -1.0, 1.0);
+    } else if (std::isnan(group.norm_a) || std::isnan(group.norm_b)) {
+      group.cosine = std::numeric_limits<double>::quiet_NaN();
     } else {
       group.cosine = group.norm_a == group.norm_b ? 1 : 0;
     }
@@ -62,7 +66,8 @@ ModulePlace place_of(const std::string& module_path) {
 }
 
 double relative_to(double difference, double norm) {
-  if (norm > 0) return difference / norm;
+  if (norm > 0 || std::isnan(norm)) return difference / norm;
+  if (std::isnan(difference)) return difference;
   return difference > 0 ? std::numeric_limits<double>::infinity() : 0;
 }
 

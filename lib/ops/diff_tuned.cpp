@@ -1,6 +1,7 @@
 #include <Eigen/Dense>
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <set>
 
 #include "lora/adapter/update.h"
@@ -150,6 +151,8 @@ class Comparison {
     }
     if (sums.update > 0 && sums.change > 0)
       row.cosine = std::clamp(sums.inner / (row.update_norm * row.change_norm), -1.0, 1.0);
+    if (!std::isfinite(squares))
+      row.cosine = row.best_scale = row.relative_at_best = std::numeric_limits<double>::quiet_NaN();
   }
 
   void compare_replacements() {
@@ -214,6 +217,8 @@ class Comparison {
     if (total.update > 0 && total.change > 0)
       result_.cosine =
           std::clamp(total.inner / (result_.update_norm * result_.change_norm), -1.0, 1.0);
+    if (!std::isfinite(squares))
+      result_.cosine = result_.best_scale = std::numeric_limits<double>::quiet_NaN();
     result_.relative_map = heat_map(places, relative);
   }
 

@@ -1,6 +1,7 @@
 #include "lora/ops/finding_filter.h"
 
 #include <algorithm>
+#include <cctype>
 #include <set>
 
 #include "lora/base/error.h"
@@ -59,10 +60,16 @@ FindingBaseline merge_baselines(const FindingBaseline& a, const FindingBaseline&
 }
 
 std::vector<std::string> rules_of_selector(std::string_view selector) {
+  const auto folded = [&](int (*fold)(int)) {
+    std::string text(selector);
+    std::transform(text.begin(), text.end(), text.begin(),
+                   [&](unsigned char c) { return static_cast<char>(fold(c)); });
+    return text;
+  };
+  const std::string name = folded(std::tolower), id = folded(std::toupper);
   std::vector<std::string> ids;
   for (const RuleInfo& rule : verify_rules())
-    if (rule.name == selector || (selector.size() > 2 && rule.id.starts_with(selector)))
-      ids.emplace_back(rule.id);
+    if (rule.name == name || (id.size() > 2 && rule.id.starts_with(id))) ids.emplace_back(rule.id);
   return ids;
 }
 

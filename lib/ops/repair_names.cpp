@@ -96,7 +96,7 @@ class Names {
   void check_adapter_names() const {
     std::set<std::string> names;
     for (const NameEntry& entry : entries_)
-      if (entry.key.is_lora() || is_copy(entry)) names.insert(entry.key.adapter_name);
+      if (entry.key.is_lora() || is_copy(entry)) names.insert(adapter_of(entry.key));
     names.erase("");
     if (names.size() <= 1) return;
     steps_.refuse(ErrorKind::usage,

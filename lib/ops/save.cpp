@@ -19,6 +19,7 @@
 #include "ops/model_card.h"
 #include "ops/rules/rule.h"
 #include "ops/save_config.h"
+#include "ops/save_source.h"
 #include "ops/state_dict.h"
 
 namespace lora {
@@ -26,47 +27,17 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kDefaultName = "default";
 constexpr const char* kModelCardName = "README.md";
-
-// The adapters of a directory as PEFT lays several out, by name; empty for anything else.
-std::map<std::string, fs::path> adapters_in(const fs::path& source) {
-  std::map<std::string, fs::path> found;
-  if (!fs::is_directory(source)) return found;
-  if (is_adapter_directory(source)) found.emplace(kDefaultName, source);
-  for (const fs::directory_entry& entry : fs::directory_iterator(source))
-    if (is_adapter_directory(entry.path()))
-      found.emplace(entry.path().filename().string(), entry.path());
-  return found;
-}
-
-fs::path choose_source(const SaveOptions& options) {
-  const auto found = adapters_in(options.source);
-  // A directory that is an adapter itself stands for that one, whatever lies beside it.
-  if (found.empty() || (!options.adapter_name && found.contains(kDefaultName)))
-    return options.source;
-  const auto named = options.adapter_name ? found.find(*options.adapter_name) : found.begin();
-  if (named != found.end() && (options.adapter_name || found.size() == 1)) return named->second;
-  std::string listed;
-  for (const auto& [name, path] : found) listed += (listed.empty() ? "" : ", ") + name;
-  throw Error(ErrorKind::usage, "cannot save from " + options.source.string() +
-                                    ": it holds the adapters " + listed + ", expected " +
-                                    (options.adapter_name ? "one called " + *options.adapter_name
-                                                          : "a choice of one"))
-      .in_file(options.source.string())
-      .with_hint("--adapter-name NAME picks one, --adapter-name all saves every one");
-}
 
 class Saving {
  public:
-  Saving(const SaveOptions& options, fs::path source, fs::path output,
-         std::optional<std::string> name)
+  Saving(const SaveOptions& options, SaveSource source, fs::path output, std::string name)
       : options_(options),
-        path_(std::move(source)),
+        path_(std::move(source.path)),
         source_(path_.string()),
-        name_(std::move(name)) {
+        inside_(std::move(source.inside)) {
     report_.output = std::move(output);
-    report_.adapter_name = name_.value_or(kDefaultName);
+    report_.adapter_name = std::move(name);
   }
 
   void prepare() {
@@ -104,17 +75,12 @@ class Saving {
                                           ": an adapter says these itself")
             .in_file(source_)
             .with_hint("--adapter-config replaces its configuration");
-      Adapter adapter = open_adapter(path_);
       previous_ = read_manifest(path_);
-      std::set<std::string> unwrapped;
-      for (const std::string& key : adapter.unclean_keys)
-        for (const std::string& wrapper : parse_key(key).wrappers) unwrapped.insert(wrapper);
-      report_.unwrapped.assign(unwrapped.begin(), unwrapped.end());
-      AdapterConfig config = given_config() ? *given_config() : adapter.config;
-      report_.adapter = make_adapter(std::move(config), std::move(adapter.tensors), path_);
+      read_directory();
       return;
     }
-    AdapterPart part = adapter_part(read_state_dict(path_), given_config(), path_, name_);
+    AdapterPart part = adapter_part(read_state_dict(path_), given_config(), path_, inside_);
+    note_copies(part.copies);
     report_.left_out = std::move(part.left_out);
     report_.left_out_bytes = part.left_out_bytes;
     report_.unwrapped = std::move(part.unwrapped);
@@ -134,6 +100,48 @@ class Saving {
                                ? *given_config()
                                : config_from_keys(part.tensors, options_.flags, known, source_);
     report_.adapter = make_adapter(std::move(config), std::move(part.tensors), path_);
+  }
+
+  void read_directory() {
+    const AdapterConfig* given = given_config();
+    Adapter adapter =
+        open_adapter(path_, given ? std::optional<AdapterConfig>(*given) : std::nullopt, inside_);
+    if (inside_ ? adapter.name != *inside_ : !adapter.others.empty()) {
+      std::vector<std::string> names{adapter.name};
+      for (const auto& [name, tensors] : adapter.others) names.push_back(name);
+      throw no_single_adapter(path_, names, inside_);
+    }
+    std::vector<std::string> faults;
+    std::size_t copies = 0;
+    for (const KeyProblem& problem : adapter.problems) {
+      if (problem.kind == KeyProblem::Kind::duplicate)
+        faults.push_back(problem.key + " " + problem.message);
+      copies += problem.kind == KeyProblem::Kind::copy ? 1 : 0;
+    }
+    if (!faults.empty())
+      throw Error(ErrorKind::malformed,
+                  "cannot save from " + source_ + ": " + rules::join_some(faults, 3))
+          .in_file(source_)
+          .with_hint("remove the stale tensor of each two, or save the checkpoint it came from");
+    note_copies(copies);
+    for (const auto& [name, tensors] : adapter.others)
+      for (const auto& [key, tensor] : tensors) {
+        report_.left_out.push_back(key);
+        report_.left_out_bytes += tensor.bytes.size();
+      }
+    std::set<std::string> unwrapped;
+    for (const std::string& key : adapter.unclean_keys)
+      for (const std::string& wrapper : parse_key(key).wrappers) unwrapped.insert(wrapper);
+    report_.unwrapped.assign(unwrapped.begin(), unwrapped.end());
+    report_.adapter = make_adapter(std::move(adapter.config), std::move(adapter.tensors), path_);
+  }
+
+  void note_copies(std::size_t count) {
+    if (count != 0)
+      report_.notes.push_back(std::to_string(count) +
+                              (count == 1 ? " tensor stands" : " tensors stand") +
+                              " in the source under a second name with equal bytes; each is "
+                              "written once");
   }
 
   void take_inner(TensorMap& tensors) {
@@ -280,7 +288,7 @@ class Saving {
   const SaveOptions& options_;
   fs::path path_;
   std::string source_;
-  std::optional<std::string> name_;  ///< of the adapter inside a state dict
+  std::optional<std::string> inside_;  ///< name of the adapter inside the keys of the file
   SaveReport report_;
   bool is_cast_ = false;
   std::optional<Manifest> previous_;
@@ -296,8 +304,8 @@ void require_output(const SaveOptions& options) {
 
 SaveReport save(const SaveOptions& options) {
   require_output(options);
-  const fs::path source = choose_source(options);
-  Saving saving(options, source, options.output, options.adapter_name);
+  Saving saving(options, choose_source(options), options.output,
+                options.adapter_name.value_or(kDefaultAdapter));
   saving.prepare();
   if (!options.dry_run) {
     AtomicDirectory directory(options.output, options.write);
@@ -309,17 +317,10 @@ SaveReport save(const SaveOptions& options) {
 
 std::vector<SaveReport> save_all(const SaveOptions& options) {
   require_output(options);
-  std::map<std::string, fs::path> sources = adapters_in(options.source);
-  if (sources.empty())
-    for (const std::string& name : adapter_names(read_state_dict(options.source)))
-      sources.emplace(name, options.source);
-  if (sources.empty())
-    throw Error(ErrorKind::malformed, "cannot save from " + options.source.string() +
-                                          ": found no adapter in it, expected LoRA weights")
-        .in_file(options.source.string());
+  const std::map<std::string, SaveSource> sources = all_sources(options.source);
   std::vector<Saving> savings;
   for (const auto& [name, source] : sources) {
-    const fs::path folder = name == kDefaultName ? options.output : options.output / name;
+    const fs::path folder = name == kDefaultAdapter ? options.output : options.output / name;
     // A name from a file becomes a folder: it must not lead anywhere else.
     if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos)
       throw Error(ErrorKind::unsupported, "cannot save the adapter \"" + name + "\" of " +
@@ -332,7 +333,7 @@ std::vector<SaveReport> save_all(const SaveOptions& options) {
   if (!options.dry_run) {
     AtomicDirectory directory(options.output, options.write);
     for (std::size_t i = 0; const auto& [name, source] : sources) {
-      if (name == kDefaultName) {
+      if (name == kDefaultAdapter) {
         savings[i].write(directory);
       } else {
         AtomicDirectory folder(directory.staging_path() / name, options.write);

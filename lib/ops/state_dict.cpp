@@ -1,6 +1,7 @@
 #include "ops/state_dict.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "lora/adapter/keys.h"
@@ -9,6 +10,7 @@
 #include "lora/checkpoint/checkpoint.h"
 #include "lora/format/safetensors.h"
 #include "lora/format/torch_file.h"
+#include "ops/save_source.h"
 
 namespace lora {
 namespace {
@@ -38,14 +40,7 @@ std::string choose(const std::vector<std::string>& names, const std::optional<st
                    const std::filesystem::path& source) {
   if (!name && names.size() <= 1) return names.empty() ? std::string() : names.front();
   if (name && std::find(names.begin(), names.end(), *name) != names.end()) return *name;
-  std::string listed;
-  for (const std::string& one : names) listed += (listed.empty() ? "" : ", ") + one;
-  throw Error(ErrorKind::usage, "cannot save from " + source.string() + ": it holds " +
-                                    (names.empty() ? "no adapter" : "the adapters " + listed) +
-                                    ", expected " +
-                                    (name ? "one called " + *name : "a choice of one"))
-      .in_file(source.string())
-      .with_hint("--adapter-name NAME picks one, --adapter-name all saves every one");
+  throw no_single_adapter(source, names, name);
 }
 
 }  // namespace
@@ -88,6 +83,7 @@ AdapterPart adapter_part(const TensorMap& state_dict, const AdapterConfig* confi
     modules.insert(key.module_path);
     keys.emplace_back(&entry, std::move(key));
   }
+  std::map<std::string, std::string> names;  // in the source, by clean key
   for (const auto& [entry, key] : keys) {
     const auto& [key_name, tensor] = *entry;
     const auto owner = owner_of(key, key_name);
@@ -100,13 +96,17 @@ AdapterPart adapter_part(const TensorMap& state_dict, const AdapterConfig* confi
       continue;
     }
     const auto [place, is_new] = part.tensors.emplace(to_peft_key(key), tensor);
-    if (!is_new && !has_equal_bytes(place->second, tensor))
-      throw Error(ErrorKind::malformed, "cannot save from " + source.string() +
-                                            ": two names mean " + place->first +
-                                            " and their values differ, one of them is " + key_name)
+    const std::string& first_name = names.try_emplace(place->first, key_name).first->second;
+    if (is_new) continue;
+    if (!has_equal_bytes(place->second, tensor))
+      throw Error(ErrorKind::malformed, "cannot save from " + source.string() + ": " + first_name +
+                                            " and " + key_name + " both mean " + place->first +
+                                            " and their values differ")
           .in_file(source.string())
           .in_tensor(key_name)
           .with_hint("remove the one that is stale");
+    // PEFT itself writes modules_to_save.bias beside the bias it repeats.
+    part.copies += has_component(key_name, "modules_to_save") ? 0 : 1;
   }
   part.unwrapped.assign(wrappers.begin(), wrappers.end());
   part.module_paths.assign(modules.begin(), modules.end());

@@ -13,6 +13,7 @@ namespace lora {
 
 struct AdapterPart {
   TensorMap tensors;                  ///< by clean peft_key
+  std::size_t copies = 0;             ///< second names of tensors with equal bytes
   std::vector<std::string> left_out;  ///< names as in the source
   std::uint64_t left_out_bytes = 0;
   std::vector<std::string> unwrapped;     ///< distinct wrapper components, sorted

@@ -230,7 +230,7 @@ UpdateDistance update_distance(const LoraModule& first, const LoraModule& second
   if (std::isnan(total.squares_a)) {
     result = {};
     result.norm_a = result.norm_b = result.difference = result.relative = result.cosine =
-        result.best_scale = total.squares_a;
+        result.best_scale = result.largest_angle = total.squares_a;
     return result;
   }
   std::sort(result.column_angles.begin(), result.column_angles.end());

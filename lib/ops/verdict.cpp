@@ -25,15 +25,11 @@ std::string how_hashed(const BaseIdentity& identity, std::size_t base_tensors) {
          std::to_string(base_tensors - std::min(base_tensors, identity.hashed.size()));
 }
 
-std::string count_text(std::size_t count, const std::string& noun) {
+std::string count_text(std::uint64_t count, const std::string& noun) {
   return std::to_string(count) + " " + noun + (count == 1 ? "" : "s");
 }
 
-std::size_t errors_in(const Findings& findings) {
-  return static_cast<std::size_t>(
-      std::count_if(findings.begin(), findings.end(),
-                    [](const Finding& finding) { return finding.severity == Severity::error; }));
-}
+std::uint64_t errors_in(const Findings& findings) { return count_of(findings, Severity::error); }
 
 std::string reason_of_errors(const Findings& findings) {
   std::set<std::string> ids;
@@ -77,7 +73,7 @@ std::string describe_base_check(const BaseIdentity* identity, const BaseEvidence
 
 void decide_verdict(const BaseIdentity* identity, const BaseEvidence& evidence,
                     VerifyReport& report) {
-  const std::size_t left_out = errors_in(report.left_out) + errors_in(report.accepted);
+  const std::uint64_t left_out = errors_in(report.left_out) + errors_in(report.accepted);
   const std::size_t base_tensors = report.base_tensor_count;
   if (errors_in(report.findings) != 0) {
     report.verdict = Verdict::contradicted;

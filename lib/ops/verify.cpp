@@ -4,6 +4,7 @@
 
 #include "lora/base/error.h"
 #include "lora/checkpoint/checkpoint.h"
+#include "lora/ops/adapter_index.h"
 #include "ops/base_evidence.h"
 #include "ops/base_identity.h"
 #include "ops/base_targets.h"
@@ -17,6 +18,15 @@
 
 namespace lora {
 namespace {
+
+// What a look at the values alone can say for an adapter without errors in them.
+std::string describe_values(const Findings& findings) {
+  const bool is_partial = std::any_of(findings.begin(), findings.end(), [](const Finding& finding) {
+    return finding.rule == "LV402" && finding.severity == Severity::warning;
+  });
+  return is_partial ? "values are finite, and not all have an effect"
+                    : "values are finite and have an effect";
+}
 
 class Verification {
  public:
@@ -73,11 +83,21 @@ class Verification {
 
   bool open() {
     try {
-      OpenedAdapter opened = open_to_verify(options_.adapter, options_.config);
-      report_.adapter = std::move(opened.adapter);
-      for (const ConfigProblem& problem : opened.config_problems)
+      std::vector<ConfigProblem> config_problems;
+      const auto* known =
+          options_.companions ? options_.companions->find(options_.adapter) : nullptr;
+      if (known != nullptr) {
+        report_.adapter = known->adapter;
+        config_problems = known->config_problems;
+        report_.manifest = known->manifest;
+      } else {
+        OpenedAdapter opened = open_to_verify(options_.adapter, options_.config);
+        report_.adapter = std::move(opened.adapter);
+        config_problems = std::move(opened.config_problems);
+        report_.manifest = read_manifest(report_.adapter->directory());
+      }
+      for (const ConfigProblem& problem : config_problems)
         add_finding("LV201", Error(ErrorKind::malformed, problem.message));
-      report_.manifest = read_manifest(report_.adapter->directory());
       return true;
     } catch (const Error& error) {
       if (error.kind() == ErrorKind::interrupted || error.kind() == ErrorKind::resources) throw;
@@ -150,19 +170,16 @@ class Verification {
 
   void add_checks() {
     const Adapter& adapter = *report_.adapter;
-    const std::string tensor_count = std::to_string(adapter.tensors.size());
+    const std::string tensor_count = std::to_string(adapter.file_keys);
     report_.checks.push_back({"integrity", status_of("integrity"),
                               tensor_count + " tensors, every header byte accounted for"});
     std::string architecture = std::to_string(adapter.modules.size()) + " LoRA modules";
     if (targets_)
       architecture += " against " + std::to_string(targets_->lora.size()) + " targets in the base";
     report_.checks.push_back({"architecture", status_of("architecture"), architecture});
+    const CheckStatus parameters = status_of("parameters");
     report_.checks.push_back(
-        {"parameters", status_of("parameters"),
-         report_.manifest
-             ? "values, shapes and scalings of " +
-                   std::to_string(report_.manifest->tensors.size()) + " recorded tensors"
-             : "no record to compare with; values are finite and have an effect"});
+        {"parameters", parameters, describe_parameters(parameters == CheckStatus::failed)});
     const BaseIdentity* identity = identity_ ? &*identity_ : nullptr;
     report_.checks.push_back(
         {"base", identity ? status_of("base") : CheckStatus::not_asked,
@@ -175,6 +192,7 @@ class Verification {
       for (Finding& finding : report_.findings)
         if (finding.severity == Severity::warning) finding.severity = Severity::error;
     settle_checks();
+    if (report_.is_readable) name_failures();
     // What makes a path unreadable is never filtered away.
     if (!report_.is_readable) return;
     FilterOutcome outcome = apply_filter(options_.filter, report_.path, report_.findings);
@@ -183,6 +201,32 @@ class Verification {
     report_.baseline_usage = std::move(outcome.baseline_usage);
     settle_checks();
     decide_verdict(identity_ ? &*identity_ : nullptr, evidence_, report_);
+  }
+
+  std::string describe_parameters(bool is_wrong) const {
+    if (report_.manifest)
+      return "values, shapes and scalings of " + std::to_string(report_.manifest->tensors.size()) +
+             " recorded tensors";
+    return "no record to compare with" +
+           (is_wrong ? std::string() : "; " + describe_values(report_.findings));
+  }
+
+  // What a check looked at is not what it found: the rules that failed it say that.
+  void name_failures() {
+    for (CheckResult& check : report_.checks) {
+      if (check.status != CheckStatus::failed) continue;
+      std::vector<std::string> names;
+      for (const Finding& finding : report_.findings) {
+        if (finding.severity != Severity::error || check_of_rule(finding.rule) != check.name)
+          continue;
+        std::string name(rules::rule_by_id(finding.rule).info.name);
+        if (std::find(names.begin(), names.end(), name) == names.end())
+          names.push_back(std::move(name));
+      }
+      // Under --strict it may have passed before.
+      if (check.name == "parameters") check.detail = describe_parameters(true);
+      check.detail += "; wrong: " + rules::join_some(names);
+    }
   }
 
   // A check fails with the errors that speak about it, and is waived when the filter took them.

@@ -102,7 +102,7 @@ class OutputCheck {
       reason = "no base was given (--base)";
       return std::nullopt;
     }
-    if (options_.probe) return read_probe(*options_.probe);
+    if (options_.probe != nullptr) return *options_.probe;
     const auto path = report_.adapter->directory() / kProbeName;
     if (!std::filesystem::exists(path)) {
       reason = "the adapter has no recorded outputs (" + std::string(kProbeName) + ")";

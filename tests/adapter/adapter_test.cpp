@@ -113,6 +113,45 @@ TEST_CASE("factors of different rank do not become a module") {
   CHECK(adapter.tensors.size() == 2);
 }
 
+TEST_CASE("factors that are exchanged or transposed are called so") {
+  const std::string a = "base_model.model.fc.lora_A.weight",
+                    b = "base_model.model.fc.lora_B.weight";
+  const AdapterConfig config = config_of(R"({"r": 2})");
+  require_problem(made({{a, zeros({6, 2})}, {b, zeros({2, 4})}}, config), Kind::bad_shape, a,
+                  "looks exchanged with its counterpart, or both are transposed: A of fc is [6, 2] "
+                  "and B is [2, 4], expected A [2, inputs] and B [outputs, 2]");
+  require_problem(made({{a, zeros({6, 2})}, {b, zeros({2, 6})}}, config), Kind::bad_shape, a,
+                  "looks exchanged");
+  require_problem(made({{a, zeros({4, 2})}, {b, zeros({6, 2})}}, config), Kind::bad_shape, a,
+                  "looks transposed");
+  require_problem(made({{a, zeros({2, 4})}, {b, zeros({2, 6})}}, config), Kind::bad_shape, b,
+                  "looks transposed");
+  // A layer as wide as the configured rank is another thing than a factor on its side.
+  require_problem(made({{a, zeros({4, 8})}, {b, zeros({8, 4})}}, config_of(R"({"r": 8})")),
+                  Kind::rank_mismatch, a, "has rank 4, expected 8");
+  CHECK(made({{a, zeros({2, 2})}, {b, zeros({2, 2})}}, config).problems.empty());
+}
+
+TEST_CASE("of several adapters in one file one is taken and the others are a problem") {
+  TensorMap tensors = factors("base_model.model.fc");
+  tensors["base_model.model.fc.lora_A.second.weight"] = ones(8);
+  tensors["base_model.model.fc.lora_B.second.weight"] = ones(9);
+  const Adapter adapter = made(tensors);
+  require_problem(adapter, Kind::other_adapter, "base_model.model.fc.lora_A.second.weight",
+                  "belongs to the adapter \"second\" and the file holds \"default\" too");
+  CHECK(adapter.name == "default");
+  CHECK(adapter.file_keys == 4);
+  CHECK(adapter.tensors.size() == 2);
+  CHECK(adapter.others.at("second").size() == 2);
+  const Adapter second = make_adapter(AdapterConfig(), tensors, "a", "second");
+  CHECK(second.name == "second");
+  CHECK(second.tensors.at("base_model.model.fc.lora_B.weight").shape ==
+        std::vector<std::int64_t>{9});
+  // Parameters of the base belong to every adapter.
+  tensors["base_model.model.head.weight"] = ones(3);
+  CHECK(make_adapter(AdapterConfig(), tensors, "a", "second").tensors.size() == 3);
+}
+
 TEST_CASE("a rank other than the configured one is reported") {
   require_problem(made(factors("base_model.model.fc"), config_of(R"({"r": 8})")),
                   Kind::rank_mismatch, "base_model.model.fc.lora_A.weight", "expected 8");

@@ -68,6 +68,65 @@ TEST_CASE("modules of one side only are listed under it") {
   REQUIRE(diff(part, full, {}).only_in_b == std::vector<std::string>{"fc2"});
 }
 
+TEST_CASE("values that are not finite are no difference of zero") {
+  TensorMap spoiled = sample_tensors();
+  std::vector<float> values = spoiled["base_model.model.fc1.lora_A.weight"].to_f32();
+  const Adapter good = adapter_with(sample_config(), sample_tensors());
+  for (const float value :
+       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    values[7] = value;
+    spoiled["base_model.model.fc1.lora_A.weight"] = Tensor::from_f32({4, 10}, values);
+    const Adapter bad = adapter_with(sample_config(), spoiled);
+    const AdapterDiff result = diff(good, bad, {});
+    REQUIRE(!result.is_equal());
+    const ModuleDifference& module = result.modules.at(0);
+    REQUIRE(module.is_finite_a);
+    REQUIRE(!module.is_finite_b);
+    REQUIRE(result.modules.at(1).is_finite_b);
+    for (const double figure :
+         {module.distance.relative, module.distance.difference, result.total_difference,
+          result.total_cosine, result.by_leaf.at(0).relative, result.by_leaf.at(0).cosine})
+      REQUIRE(std::isnan(figure));
+    REQUIRE(result.by_leaf.at(1).relative == 0);
+    // The same bytes are the same, whatever they mean.
+    REQUIRE(diff(bad, bad, {}).is_equal());
+    REQUIRE(!diff(bad, bad, {}).modules.at(0).is_finite_a);
+  }
+}
+
+TEST_CASE("a magnitude that is not finite is told, though the directions have figures") {
+  AdapterConfig config = sample_config();
+  config.use_dora = true;
+  TensorMap tensors = sample_tensors();
+  tensors["base_model.model.fc1.lora_magnitude_vector"] = normal_tensor("m", {20});
+  tensors["base_model.model.fc2.lora_magnitude_vector"] = normal_tensor("n", {2});
+  TensorMap spoiled = tensors;
+  spoiled["base_model.model.fc2.lora_magnitude_vector"] =
+      Tensor::from_f32({2}, std::vector<float>{1, std::numeric_limits<float>::quiet_NaN()});
+  const AdapterDiff result = diff(adapter_with(config, tensors), adapter_with(config, spoiled), {});
+  REQUIRE(result.modules.at(0).is_finite_b);
+  REQUIRE(!result.modules.at(1).is_finite_b);
+}
+
+TEST_CASE("a further adapter in one of the files is a difference, and so is another one in both") {
+  const auto with_second = [](std::uint64_t seed, const std::string& name) {
+    TensorMap tensors = sample_tensors();
+    for (const auto& [key, tensor] : sample_tensors(seed))
+      tensors[key.substr(0, key.rfind('.')) + "." + name + ".weight"] = tensor;
+    return adapter_with(sample_config(), tensors);
+  };
+  const Adapter alone = adapter_with(sample_config(), sample_tensors());
+  const Adapter two = with_second(2, "second");
+  REQUIRE(diff(alone, two, {}).only_in_b == std::vector<std::string>{"adapter second"});
+  REQUIRE(diff(two, alone, {}).only_in_a == std::vector<std::string>{"adapter second"});
+  REQUIRE(!diff(two, alone, {}).is_equal());
+  REQUIRE(diff(two, two, {}).is_equal());
+  REQUIRE(diff(two, with_second(3, "second"), {}).changed_replacements ==
+          std::vector<std::string>{"adapter second"});
+  REQUIRE(diff(two, with_second(2, "third"), {}).only_in_b ==
+          std::vector<std::string>{"adapter third"});
+}
+
 TEST_CASE("adapters of other dimensions cannot be compared, every module is listed") {
   TensorMap wide = sample_tensors();
   wide["base_model.model.fc1.lora_A.weight"] = normal_tensor("a", {4, 12});

@@ -27,6 +27,8 @@ const std::map<std::string, Rules>& deserved() {
       {"patterns_overlapping", {"LV208"}},
       {"tied_independent", {"LV315"}},
       {"tied_head_only", {"LV315"}},
+      // Keys of a live model: PEFT loads them under this very name and under no other.
+      {"other_name_in_keys", {"LV307"}},
       // The entry `norm` captures every layer's norms as well, as PEFT does.
       {"modules_to_save", {"LV209"}},
       // Whole matrices of the base that nobody asked for.

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "lora/ops/verify.h"
 #include "support/sample_adapter.h"
@@ -96,8 +97,28 @@ TEST_CASE("one shard of several is an error with the number of shards") {
     family.zero_tail(Family::key(layer, 'B'), 16);
   }
   require_rule(family.verify(), "LV405", Severity::error, "only the first 1/4 of the rows");
+  // The rank rows that are missing are those of the other shards: nothing more to say.
+  REQUIRE(find_rule(family.verify(), "LV407") == nullptr);
   family.tensors[Family::key(1, 'A')] = normal_tensor("whole", {8, 48}, 0.1);
   require_rule(family.verify(), "LV405", Severity::warning, "in 5 of 6 tensors");
+}
+
+TEST_CASE("a check of parameters that failed says by which rules, and claims nothing") {
+  const auto detail_of = [](const VerifyReport& report) {
+    for (const CheckResult& check : report.checks)
+      if (check.name == "parameters") return check.detail;
+    return std::string();
+  };
+  Family family(3);
+  REQUIRE(detail_of(family.verify()) ==
+          "no record to compare with; values are finite and have an effect");
+  family.zero_tail(Family::key(0, 'B'), 0);
+  REQUIRE(detail_of(family.verify()) ==
+          "no record to compare with; values are finite, and not all have an effect");
+  family.change(Family::key(1, 'B'), [](std::vector<float>& values) {
+    values[3] = std::numeric_limits<float>::quiet_NaN();
+  });
+  REQUIRE(detail_of(family.verify()) == "no record to compare with; wrong: tensor-non-finite");
 }
 
 TEST_CASE("a few zero rows of a trained factor are no shard") {
@@ -161,6 +182,13 @@ TEST_CASE("dead rank rows are a warning, in a module without any update they are
   REQUIRE(find_rule(family.verify(), "LV407") == nullptr);
   kill(1, 3);
   require_rule(family.verify(), "LV407", Severity::warning, "3 of 8 rank rows");
+  kill(0, 2);
+  family.tensors[Family::key(0, 'B')] = normal_tensor("b", {64, 8}, 0.1);
+  kill(0, 2);
+  const VerifyReport both = family.verify();
+  require_rule(both, "LV407", Severity::warning, "in 2 of 2 modules rank rows are zero");
+  REQUIRE(std::count_if(both.findings.begin(), both.findings.end(),
+                        [](const Finding& finding) { return finding.rule == "LV407"; }) == 1);
 }
 
 TEST_CASE("equal rank rows are a warning, nearly equal ones are not") {

@@ -216,4 +216,11 @@ TEST_CASE("several adapters in one file are not repaired but taken apart by save
   bench.write(tensors);
   bench.write_config(sample_config());
   bench.require_refused(bench.options(), ErrorKind::usage, "several adapters: a, b");
+  // Keys without a name are those of "default".
+  TensorMap half = sample_tensors();
+  const std::string key = clean("fc1.lora_A");
+  half[key + ".a.weight"] = half.at(key + ".weight");
+  half.erase(key + ".weight");
+  bench.write(half);
+  bench.require_refused(bench.options(), ErrorKind::usage, "several adapters: a, default");
 }

@@ -86,6 +86,50 @@ TEST_CASE("LV212: initialisations that rewrite the base are warnings") {
   }
 }
 
+TEST_CASE("LV217: every alpha and rank behind a scaling is shown, as PEFT divides them") {
+  VerifyCase sample;
+  AdapterConfig config = sample_config();
+  config.rank_pattern = {{"fc2", 2}};
+  config.alpha_pattern = {{"fc2", 4.0}};
+  TensorMap tensors = sample_tensors();
+  add_pair(tensors, "fc2", 2, 20, 2);
+  require_rule(sample.run(config, tensors), "LV217", Severity::note,
+               "s = 2 in 1 module (alpha 4, rank 2), 2 in 1 module (alpha 8, rank 4)");
+  config.use_rslora = true;
+  require_rule(sample.run(config, tensors), "LV217", Severity::note,
+               "s = 2.82843 in 1 module (alpha 4, root of rank 2), 4 in 1 module (alpha 8, root of "
+               "rank 4), rsLoRA");
+  // The default is no question where patterns say all of it.
+  forbid_part(sample.run(R"({"peft_type": "LORA", "r": 4, "target_modules": ["fc1", "fc2"],
+                             "alpha_pattern": {"fc1": 4, "fc2": 4}})",
+                         sample_tensors()),
+              "LV217", "lora_alpha is absent");
+}
+
+TEST_CASE("LV218: an alpha that no training starts from is a warning") {
+  VerifyCase sample;
+  AdapterConfig config = sample_config();
+  forbid_rule(sample.run(config, sample_tensors()), "LV218");
+  config.alpha = -8;
+  require_rule(sample.run(config, sample_tensors()), "LV218", Severity::warning,
+               "alpha is -8: the update is subtracted, in 2 modules: fc1, fc2");
+  config.alpha = 4000;
+  forbid_rule(sample.run(config, sample_tensors()), "LV218");
+  config.alpha = 4004;
+  require_rule(sample.run(config, sample_tensors()), "LV218", Severity::warning,
+               "multiplied by 1001");
+  // Zero has a rule of its own where nothing else is left of the module.
+  config.alpha = 0;
+  const VerifyReport zero = sample.run(config, sample_tensors());
+  forbid_rule(zero, "LV218");
+  require_rule(zero, "LV402", Severity::error, "lora_alpha is 0");
+  config.use_dora = true;
+  TensorMap tensors = sample_tensors();
+  tensors["base_model.model.fc1.lora_magnitude_vector"] = normal_tensor("m", {20});
+  tensors["base_model.model.fc2.lora_magnitude_vector"] = normal_tensor("n", {2});
+  require_rule(sample.run(config, tensors), "LV218", Severity::warning, "the factors add nothing");
+}
+
 TEST_CASE("LV217: without a record the scaling is shown, and a default alpha is said to be one") {
   VerifyCase sample;
   require_rule(sample.run(sample_config(), sample_tensors()), "LV217", Severity::note,

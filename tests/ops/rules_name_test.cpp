@@ -77,13 +77,88 @@ TEST_CASE("LV306: foreign, doubled and absent prefixes, with what resolves witho
   forbid_rule(sample.run(config, clean()), "LV306");
 }
 
-TEST_CASE("LV307: an adapter name inside keys is a note") {
+namespace {
+
+std::string with_name(std::string key, const std::string& name) {
+  return key.insert(key.rfind(".weight"), "." + name);
+}
+
+bool is_first_layer(const std::string& key) { return key.find(".0.") != std::string::npos; }
+
+}  // namespace
+
+TEST_CASE("LV307: a name inside keys is an error where PEFT looks for another, else a note") {
   VerifyCase sample;
-  const VerifyReport report = sample.run(config_on({"q", "up"}), renamed([](std::string key) {
-                                           return key.insert(key.rfind(".weight"), ".mine");
-                                         }));
-  require_rule(report, "LV307", Severity::note, "\"mine\"");
-  forbid_rule(sample.run(config_on({"q", "up"}), clean()), "LV307");
+  const AdapterConfig config = config_on({"q", "up"});
+  const VerifyReport mine =
+      sample.run(config, renamed([](const std::string& key) { return with_name(key, "mine"); }));
+  require_rule(mine, "LV307", Severity::error, "all 8 keys still carry the adapter name \"mine\"");
+  require_rule(mine, "LV307", Severity::error, "does not load these tensors");
+  const VerifyReport live =
+      sample.run(config, renamed([](const std::string& key) { return with_name(key, "default"); }));
+  require_rule(live, "LV307", Severity::note, "\"default\"");
+  require_healthy(live);
+  require_healthy(sample.run(config, renamed([](const std::string& key) {
+                               return is_first_layer(key) ? with_name(key, "default") : key;
+                             })));
+  forbid_rule(sample.run(config, clean()), "LV307");
+}
+
+TEST_CASE("LV307: parts that PEFT renames on loading may carry no name at all") {
+  VerifyCase sample;
+  AdapterConfig config = config_on({"q", "up"});
+  config.use_dora = true;
+  const auto with_magnitudes = [](const std::string& end) {
+    TensorMap tensors = clean();
+    for (const char* path : {"layers.0.q", "layers.0.up", "layers.1.q", "layers.1.up"})
+      tensors[kPrefix + path + ".lora_magnitude_vector" + end] = normal_tensor("m", {5});
+    return tensors;
+  };
+  require_rule(sample.run(config, with_magnitudes(".default")), "LV307", Severity::error,
+               "4 of 12 keys");
+  require_rule(sample.run(config, with_magnitudes(".default.weight")), "LV307", Severity::note,
+               "4 of 12 keys");
+  forbid_rule(sample.run(config, with_magnitudes("")), "LV307");
+}
+
+TEST_CASE("LV307: several adapters in one file are named, and nothing else is said about them") {
+  VerifyCase sample;
+  sample.set_base(stack(""));
+  const AdapterConfig config = config_on({"q", "up"});
+  TensorMap both = clean();
+  for (const auto& [key, tensor] : clean())
+    both[with_name(key, "mine")] = normal_tensor(key, tensor.shape);
+  const VerifyReport report = sample.run(config, both);
+  const Finding finding =
+      require_rule(report, "LV307", "2 adapters, \"default\", \"mine\" (8 tensors), and PeftModel");
+  REQUIRE(finding.hint.find("--adapter-name") != std::string::npos);
+  REQUIRE(count_of(report.findings, Severity::error) == 1);
+  // Neither is the one that PEFT looks for, and neither is complete.
+  const VerifyReport split = sample.run(config, renamed([](const std::string& key) {
+                                          return with_name(key, is_first_layer(key) ? "a" : "b");
+                                        }));
+  require_rule(split, "LV307", Severity::error, "\"a\", \"b\" (4 tensors)");
+  require_rule(split, "LV307", Severity::error, "loads none of them");
+  REQUIRE(count_of(split.findings, Severity::error) == 1);
+}
+
+TEST_CASE("LV304, LV305: second names are counted once, and the hint is a verb that works") {
+  VerifyCase sample;
+  const AdapterConfig config = config_on({"q", "up"});
+  const auto doubled = [](double scale) {
+    TensorMap tensors = clean();
+    for (const auto& [key, tensor] : clean()) {
+      tensors["module." + key] = tensor;
+      if (scale != 1) tensors["module." + key] = normal_tensor(key, tensor.shape, scale);
+    }
+    return tensors;
+  };
+  const VerifyReport different = sample.run(config, doubled(2));
+  require_rule(different, "LV305", Severity::error, "8 of 16 keys");
+  require_rule(different, "LV304", Severity::error, "8 second names");
+  REQUIRE(find_rule(different, "LV304")->hint.find("remove the stale tensor") == 0);
+  const VerifyReport equal = sample.run(config, doubled(1));
+  REQUIRE(find_rule(equal, "LV304")->hint.find("lora repair") != std::string::npos);
 }
 
 TEST_CASE("LV310: a renamed tree is recognised with its rule and counts before and after") {

@@ -1,3 +1,4 @@
+#include "lora/ops/adapter_index.h"
 #include "lora/ops/adapter_set.h"
 #include "support/verify_sample.h"
 
@@ -21,9 +22,7 @@ class Run {
                  const Checkpoint* base = nullptr) {
     const fs::path path = directory_ / name;
     write_sample(path, config, tensors, base);
-    Adapter adapter = open_adapter(path);
-    StatedBase stated = stated_base(adapter, read_manifest(path));
-    companions_.push_back({std::move(adapter), std::move(stated)});
+    companions_.open(path);
     return path;
   }
 
@@ -31,13 +30,13 @@ class Run {
     VerifyOptions options;
     options.adapter = path;
     options.base = base;
-    for (const Companion& companion : companions_) options.companions.push_back(&companion);
+    options.companions = &companions_;
     return lora::verify(options);
   }
 
  private:
   TempDir directory_;
-  std::vector<Companion> companions_;
+  AdapterIndex companions_;
 };
 
 AdapterConfig named(const std::string& base, BiasMode bias = BiasMode::none) {

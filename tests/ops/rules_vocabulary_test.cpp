@@ -69,6 +69,8 @@ TEST_CASE("LV316: rows of factors, copies and token indices against the base") {
   set_llama(sample, false);
   require_rule(sample.run(config_on({"embed_tokens"}), on_embedding(300)), "LV316", Severity::error,
                "lora_embedding_A expects 300 rows, base has 288");
+  // One cause, one finding.
+  forbid_rule(sample.run(config_on({"embed_tokens"}), on_embedding(300)), "LV309");
   forbid_rule(sample.run(config_on({"embed_tokens"}), on_embedding()), "LV316");
   AdapterConfig config = config_on({"q_proj"});
   config.modules_to_save = {"lm_head"};
@@ -76,6 +78,12 @@ TEST_CASE("LV316: rows of factors, copies and token indices against the base") {
   tensors[kPrefix + "lm_head.weight"] = normal_tensor("head", {290, 64});
   require_rule(sample.run(config, tensors), "LV316", Severity::error,
                "lm_head.weight expects 290 rows");
+  forbid_rule(sample.run(config, tensors), "LV309");
+  tensors[kPrefix + "lm_head.weight"] = normal_tensor("head", {288, 60});
+  require_rule(sample.run(config, tensors), "LV309", Severity::error, "a base of another size");
+  tensors[kPrefix + "lm_head.weight"] = normal_tensor("head", {290, 60});
+  require_rule(sample.run(config, tensors), "LV309", Severity::error, "a base of another size");
+  tensors[kPrefix + "lm_head.weight"] = normal_tensor("head", {290, 64});
   require_rule(sample.run(with_tokens({1, 288}), token_rows(2)), "LV316", Severity::error,
                "trainable_token_indices of model.embed_tokens expects 289 rows");
   forbid_rule(sample.run(with_tokens({1, 287}), token_rows(2)), "LV316");

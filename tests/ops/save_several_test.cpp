@@ -81,6 +81,38 @@ TEST_CASE("every adapter is saved as PEFT lays them out, and the layout can be r
   require_error(ErrorKind::usage, "the adapters default, second", [&] { save(again); });
 }
 
+TEST_CASE("of an adapter directory whose file holds several, one must be named too") {
+  Source source;
+  TensorMap both = sample_tensors();
+  for (const auto& [key, tensor] : sample_tensors(2))
+    both[key.substr(0, key.rfind('.')) + ".second.weight"] = tensor;
+  SaveOptions options;
+  options.source = source.directory / "both";
+  options.output = source.output;
+  options.bare = true;
+  write_sample(options.source, sample_config(), both);
+  require_error(ErrorKind::usage, "the adapters default, second", [&] { save(options); });
+  options.adapter_name = "third";
+  require_error(ErrorKind::usage, "the adapters default, second", [&] { save(options); });
+  REQUIRE(!std::filesystem::exists(source.output));
+  for (const auto& [name, seed] :
+       std::vector<std::pair<std::string, std::uint64_t>>{{"default", 1}, {"second", 2}}) {
+    options.adapter_name = name;
+    options.write.force = true;
+    REQUIRE(save(options).left_out.size() == 4);
+    source.require_sample(source.output, seed);
+  }
+  REQUIRE(save_all(options).size() == 2);
+  source.require_sample(source.output, 1);
+  source.require_sample(source.output / "second", 2);
+  // A name that the one adapter of a file does not have is not its name.
+  for (const auto& [key, tensor] : sample_tensors()) both.erase(key);
+  write_sample(options.source, sample_config(), both);
+  options.adapter_name = "default";
+  require_error(ErrorKind::usage, "the adapters second, expected one called default",
+                [&] { save(options); });
+}
+
 TEST_CASE("each adapter may have a configuration of its own") {
   Source source;
   TensorMap state = live_model();

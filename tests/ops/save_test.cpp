@@ -65,6 +65,34 @@ TEST_CASE("a state dict of PEFT names becomes the clean adapter, the base is lef
     REQUIRE(read_file(source.output / name) == read_file(source.directory / "expected" / name));
 }
 
+TEST_CASE("two names for one tensor of an adapter are refused, and equal bytes are said to be so") {
+  Source source;
+  TensorMap tensors = sample_tensors();
+  const std::string key = "base_model.model.fc1.lora_A.weight";
+  tensors["module." + key] = normal_tensor("stale", {4, 10});
+  const auto folder = source.directory / "twice";
+  write_sample(folder, sample_config(), tensors);
+  require_error(ErrorKind::malformed, "module." + key + " is a second name of " + key,
+                [&] { save(source.options(folder)); });
+  SaveOptions from_file = source.options(folder / kAdapterWeightsName);
+  from_file.config = sample_config();
+  require_error(ErrorKind::malformed, key + " and module." + key + " both mean",
+                [&] { save(from_file); });
+  REQUIRE(!std::filesystem::exists(source.output));
+
+  tensors["module." + key] = tensors.at(key);
+  write_sample(folder, sample_config(), tensors);
+  for (SaveOptions options : {source.options(folder), from_file}) {
+    options.write.force = true;
+    options.bare = true;
+    const SaveReport report = save(options);
+    REQUIRE(report.notes ==
+            std::vector<std::string>{"1 tensor stands in the source under a second name with equal "
+                                     "bytes; each is written once"});
+    REQUIRE(open_adapter(source.output).tensors.size() == 4);
+  }
+}
+
 TEST_CASE("wrappers of DDP, torch.compile and FSDP are removed and named") {
   for (const std::string wrapper :
        {"module.", "_orig_mod.", "_fsdp_wrapped_module.", "module._orig_mod."}) {

@@ -46,7 +46,8 @@ struct Recorded {
     options.base = &given;
     options.merged = merged;
     options.check_outputs = true;
-    options.probe = directory / "record" / kProbeName;
+    const Probe record = read_probe(directory / "record" / kProbeName);
+    options.probe = &record;
     options.engine = [this]() -> Engine& { return engine; };
     options.null_samples = null_samples;
     return verify(options);

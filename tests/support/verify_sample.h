@@ -47,6 +47,14 @@ inline void forbid_rule(const VerifyReport& report, std::string_view rule) {
   REQUIRE(finding == nullptr);
 }
 
+/// No finding of `rule` has `part` in its message.
+inline void forbid_part(const VerifyReport& report, std::string_view rule, std::string_view part) {
+  for (const Finding& finding : report.findings) {
+    INFO(finding.message);
+    REQUIRE((finding.rule != rule || finding.message.find(part) == std::string::npos));
+  }
+}
+
 /// No error and no warning of any rule.
 inline void require_healthy(const VerifyReport& report) {
   REQUIRE(report.is_readable);

@@ -18,13 +18,15 @@ Json error_json(const Error& error) {
 }  // namespace
 
 Json to_json(const Finding& finding) {
-  return JsonObject{{"rule", finding.rule},
+  JsonObject object{{"rule", finding.rule},
                     {"severity", to_string(finding.severity)},
                     {"message", printable(finding.message)},
                     {"file", text_or_null(finding.file)},
                     {"tensor", text_or_null(finding.tensor)},
                     {"module", text_or_null(finding.module)},
                     {"hint", text_or_null(finding.hint)}};
+  if (finding.more != 0) object["more"] = finding.more;
+  return object;
 }
 
 std::string envelope(const std::string& verb, const Outcome& outcome, const Error* error) {

@@ -50,7 +50,10 @@ std::string duration_text(double seconds) {
   return formatted("%lld h %02lld min", whole / 3600, whole % 3600 / 60);
 }
 
-std::string number_text(double value, int digits) { return formatted("%.*g", digits, value); }
+std::string number_text(double value, int digits) {
+  // printf writes the sign bit of NaN, which means nothing.
+  return std::isnan(value) ? "nan" : formatted("%.*g", digits, value);
+}
 
 std::string plural(std::uint64_t count, const std::string& noun) {
   return count_text(count) + " " + noun + (count == 1 ? "" : "s");

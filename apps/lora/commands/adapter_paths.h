@@ -1,6 +1,8 @@
 // Which adapters a person means: paths, and quoted patterns such as "adapters/*".
 #pragma once
 
+#include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,5 +16,13 @@ namespace lora::cli {
 /// is reported like any path that is not there.
 std::vector<std::string> expand_adapters(const std::vector<std::string>& arguments,
                                          Console& console);
+
+/// The adapter directory whose weights PEFT would take from this very file; nullopt for any other
+/// path.
+std::optional<std::filesystem::path> directory_of_weights(const std::filesystem::path& file);
+
+/// Throws Error(malformed) when `path` is an adapter where a merged checkpoint is expected. The
+/// folder of a model with an adapter's configuration left in it is a checkpoint.
+void require_no_adapter(const std::filesystem::path& path);
 
 }  // namespace lora::cli

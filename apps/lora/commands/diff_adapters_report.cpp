@@ -33,14 +33,25 @@ std::string angle_text(const std::vector<double>& angles) {
   return number_text(angles.front(), 3) + " .. " + number_text(angles.back(), 3);
 }
 
+// Modules with NaN or infinite values, and on which side.
+std::vector<std::string> non_finite(const AdapterDiff& diff) {
+  std::vector<std::string> names;
+  for (const ModuleDifference& module : diff.modules)
+    if (!module.is_finite_a || !module.is_finite_b)
+      names.push_back(module.module_path + (module.is_finite_b   ? " (A)"
+                                            : module.is_finite_a ? " (B)"
+                                                                 : " (A and B)"));
+  return names;
+}
+
 void print_modules(const AdapterDiff& diff, bool all, Console& console) {
   std::vector<const ModuleDifference*> changed;
   for (const ModuleDifference& module : diff.modules)
     if (!module.has_equal_bytes) changed.push_back(&module);
   console.line("updates: " + std::to_string(changed.size()) + " of " +
                std::to_string(diff.modules.size()) + " common modules differ, |dA - dB| / |dA| = " +
-               number_text(diff.total_norm_a > 0 ? diff.total_difference / diff.total_norm_a : 0) +
-               ", cosine " + number_text(diff.total_cosine, 6));
+               ratio_text(diff.total_difference, diff.total_norm_a) + ", cosine " +
+               number_text(diff.total_cosine, 6));
   if (changed.empty()) return;
   std::stable_sort(changed.begin(), changed.end(), [](const auto* x, const auto* y) {
     return sort_key(x->distance.relative) > sort_key(y->distance.relative);
@@ -115,6 +126,8 @@ Json module_json(const ModuleDifference& module) {
                     {"singular_values_a", numbers_json(distance.singular_values_a)},
                     {"singular_values_b", numbers_json(distance.singular_values_b)},
                     {"direction_only", module.is_direction},
+                    {"finite_a", module.is_finite_a},
+                    {"finite_b", module.is_finite_b},
                     {"equal", module.has_equal_bytes}};
 }
 
@@ -124,12 +137,15 @@ void print_diff(const AdapterDiff& diff, bool all, Console& console) {
   if (diff.is_equal()) {
     console.line("equal: " + plural(diff.modules.size(), "module") +
                  ", same configuration, same bytes");
+    print_names("values that are not finite", non_finite(diff), all, console);
     return;
   }
   print_fields(diff.fields, console);
   print_names("only in A", diff.only_in_a, all, console);
   print_names("only in B", diff.only_in_b, all, console);
   print_names("saved parameters that differ", diff.changed_replacements, all, console);
+  print_names("values that are not finite, so the figures are not either", non_finite(diff), all,
+              console);
   print_modules(diff, all, console);
   print_groups("kind", diff.by_leaf, all, console);
   print_groups("layer", diff.by_layer, all, console);

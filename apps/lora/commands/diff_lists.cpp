@@ -27,6 +27,10 @@ void print_table(const Table& table, std::size_t shown, std::size_t count, Conso
   if (shown < count) console.line("  and " + std::to_string(count - shown) + " more (--all)");
 }
 
+std::string ratio_text(double part, double whole) {
+  return number_text(whole == 0 ? 0 : part / whole);
+}
+
 JsonArray names_json(const std::vector<std::string>& names) {
   JsonArray array;
   for (const std::string& name : names) array.emplace_back(printable(name));

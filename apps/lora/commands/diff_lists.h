@@ -19,6 +19,9 @@ void print_names(const std::string& title, const std::vector<std::string>& names
 /// The table, and how many of `count` rows it leaves out.
 void print_table(const Table& table, std::size_t shown, std::size_t count, Console& console);
 
+/// Part over whole: 0 where nothing is there, "nan" where a value is not finite.
+std::string ratio_text(double part, double whole);
+
 JsonArray names_json(const std::vector<std::string>& names);
 JsonArray numbers_json(const std::vector<double>& values);
 JsonObject heat_map_json(const HeatMap& map);

@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "commands/diff_lists.h"
 #include "commands/diff_report.h"
@@ -26,12 +28,15 @@ void print_diff(const TunedDiff& diff, bool all, Console& console) {
   }
   print_names("not compared", others, all, console);
   if (compared.empty()) return;
-  console.line("|tuned - base - dW| / |dW| = " +
-               number_text(diff.update_norm > 0 ? diff.difference / diff.update_norm : 0) +
+  console.line("|tuned - base - dW| / |dW| = " + ratio_text(diff.difference, diff.update_norm) +
                ", cosine " + number_text(diff.cosine, 6) + ", best scale " +
                number_text(diff.best_scale, 6));
-  std::stable_sort(compared.begin(), compared.end(),
-                   [](const auto* x, const auto* y) { return x->relative > y->relative; });
+  std::stable_sort(compared.begin(), compared.end(), [](const auto* x, const auto* y) {
+    const auto key = [](double value) {
+      return std::isnan(value) ? std::numeric_limits<double>::infinity() : value;
+    };
+    return key(x->relative) > key(y->relative);
+  });
   Table table({"  module", "|dW|", "|tuned - base|", "relative", "of it rounding", "cosine",
                "best scale", "relative then"},
               {false, true, true, true, true, true, true, true});

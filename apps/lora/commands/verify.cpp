@@ -14,7 +14,7 @@
 #include "commands/verify_report.h"
 #include "lora/base/atomic_write.h"
 #include "lora/base/error.h"
-#include "lora/ops/adapter_set.h"
+#include "lora/ops/adapter_index.h"
 
 namespace lora::cli {
 namespace {
@@ -95,31 +95,35 @@ class Verify final : public Command {
     filter_.baseline = baseline.baseline();
     std::optional<Checkpoint> base;
     if (base_) base = open_base(*base_, base_options_, context);
-    const std::vector<std::string> adapters = expand_adapters(adapters_, context.console);
+    std::vector<std::filesystem::path> adapters;
+    for (const std::string& argument : expand_adapters(adapters_, context.console))
+      adapters.push_back(adapter_path(argument, context));
     const Merged merged = open_merged(context);
-    const std::map<std::filesystem::path, Companion> companions = open_all(adapters, context);
+    const AdapterIndex companions = open_all(adapters, context);
+    std::optional<Probe> probe;
+    if (probe_) probe = read_probe(*probe_);
     ProgressLine progress(context.streams, "verify", "B",
                           !context.global.no_progress && !context.global.quiet);
     Outcome outcome;
     JsonArray reports;
     std::vector<VerifiedAdapter> verified;
     verified.reserve(adapters.size());
-    for (const std::string& adapter : adapters) {
+    for (const std::filesystem::path& adapter : adapters) {
       VerifyOptions options;
       options.config = adapter_config_from(adapter_config_);
-      options.adapter = adapter_path(adapter, context);
+      options.adapter = adapter;
       options.base = base ? &*base : nullptr;
       options.full = full_;
       options.merged = merged.checkpoint ? &*merged.checkpoint : nullptr;
       options.unreadable_merged = merged.unreadable;
-      for (const auto& [path, companion] : companions) {
-        options.companions.push_back(&companion);
-        if (merged_ && path != options.adapter) options.candidates.push_back(&companion.adapter);
-      }
+      options.companions = &companions;
+      for (const AdapterIndex::Entry& entry : companions.entries())
+        if (merged_ && entry.adapter.path != options.adapter)
+          options.candidates.push_back(&entry.adapter);
       options.filter = filter_;
       options.check_outputs = outputs_ || null_samples_ > 0;
       options.null_samples = static_cast<int>(null_samples_);
-      if (probe_) options.probe = *probe_;
+      options.probe = probe ? &*probe : nullptr;
       options.engine = [&context]() -> Engine& { return context.engine(); };
       options.require_proof = require_proof_;
       options.strict = strict_;
@@ -182,7 +186,10 @@ class Verify final : public Command {
 
   static Findings severities_of(const Findings& findings) {
     Findings severities(findings.size());
-    for (std::size_t i = 0; i < findings.size(); ++i) severities[i].severity = findings[i].severity;
+    for (std::size_t i = 0; i < findings.size(); ++i) {
+      severities[i].severity = findings[i].severity;
+      severities[i].more = findings[i].more;
+    }
     return severities;
   }
 
@@ -209,6 +216,7 @@ class Verify final : public Command {
     if (!merged_) return merged;
     if (!base_)
       throw Error(ErrorKind::usage, "--merged needs --base: the base that was merged into");
+    require_no_adapter(*merged_);
     std::error_code ignored;
     try {
       merged.checkpoint = open_checkpoint(*merged_, base_options_, context.huggingface_caches());
@@ -220,16 +228,13 @@ class Verify final : public Command {
   }
 
   // What the adapters of one run are compared with: each other, where there are several.
-  std::map<std::filesystem::path, Companion> open_all(const std::vector<std::string>& adapters,
-                                                      Context& context) const {
-    std::map<std::filesystem::path, Companion> opened;
+  AdapterIndex open_all(const std::vector<std::filesystem::path>& adapters,
+                        Context& context) const {
+    AdapterIndex opened;
     if (adapters.size() < 2) return opened;
-    for (const std::string& adapter : adapters) {
-      const std::filesystem::path path = adapter_path(adapter, context);
+    for (const std::filesystem::path& adapter : adapters) {
       try {
-        Adapter found = open_adapter(path, adapter_config_from(adapter_config_));
-        StatedBase base = stated_base(found, read_manifest(found.directory()));
-        opened.emplace(path, Companion{std::move(found), std::move(base)});
+        opened.open(adapter, adapter_config_from(adapter_config_));
       } catch (const Error& error) {
         context.sinks.debug(error.message());
       }
@@ -237,8 +242,14 @@ class Verify final : public Command {
     return opened;
   }
 
-  // A run directory without any adapter yet is a finding of this path, not the end of the run.
-  static std::filesystem::path adapter_path(const std::string& path, Context& context) {
+  // The adapter that an argument means: that of a run, or the one whose weights file it names. A
+  // run directory without any adapter yet is a finding of this path, not the end of the run.
+  std::filesystem::path adapter_path(const std::string& path, Context& context) const {
+    if (!adapter_config_)
+      if (const auto directory = directory_of_weights(path)) {
+        context.console.note("using the adapter in " + directory->string());
+        return *directory;
+      }
     try {
       return resolve_adapter(path, context);
     } catch (const Error& error) {

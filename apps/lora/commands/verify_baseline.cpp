@@ -22,7 +22,7 @@ BaselineRun::BaselineRun(const std::optional<std::string>& file) : file_(file) {
 
 void BaselineRun::take(const VerifyReport& report) {
   used_.insert(report.baseline_usage.begin(), report.baseline_usage.end());
-  accepted_ += report.accepted.size();
+  accepted_ += static_cast<std::size_t>(count_of(report.accepted));
   Findings all = report.findings;
   all.insert(all.end(), report.accepted.begin(), report.accepted.end());
   adapters_.emplace_back(report.path, std::move(all));

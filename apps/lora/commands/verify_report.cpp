@@ -53,19 +53,13 @@ Tone tone_of(Verdict verdict) {
   return Tone::plain;
 }
 
-std::uint64_t count_of(const Findings& findings, Severity severity) {
-  return static_cast<std::uint64_t>(
-      std::count_if(findings.begin(), findings.end(),
-                    [&](const Finding& finding) { return finding.severity == severity; }));
-}
-
 // What the filter took away is counted aloud.
 std::string hidden_text(const VerifyReport& report) {
   std::string text;
   if (!report.left_out.empty())
-    text = plural(report.left_out.size(), "finding") + " left out (--select, --ignore)";
+    text = plural(count_of(report.left_out), "finding") + " left out (--select, --ignore)";
   if (!report.accepted.empty())
-    text += (text.empty() ? "" : ", ") + plural(report.accepted.size(), "finding") +
+    text += (text.empty() ? "" : ", ") + plural(count_of(report.accepted), "finding") +
             " accepted by the baseline";
   return text;
 }
@@ -73,8 +67,13 @@ std::string hidden_text(const VerifyReport& report) {
 void print_findings(const VerifyReport& report, Console& console) {
   for (const Severity severity : {Severity::error, Severity::warning, Severity::note}) {
     std::map<std::string, std::vector<const Finding*>> by_rule;
+    std::map<std::string, std::uint64_t> counted;  // and not kept
     for (const Finding& finding : report.findings)
-      if (finding.severity == severity) by_rule[finding.rule].push_back(&finding);
+      if (finding.severity == severity) {
+        counted[finding.rule] += finding.more;
+        std::vector<const Finding*>& kept = by_rule[finding.rule];
+        if (finding.more == 0 || kept.empty()) kept.push_back(&finding);
+      }
     for (const auto& [rule, findings] : by_rule) {
       if (severity == Severity::note && console.is_quiet()) continue;
       const std::size_t shown = std::min(findings.size(), kShownPerRule);
@@ -91,8 +90,10 @@ void print_findings(const VerifyReport& report, Console& console) {
             console.toned(tone_of(severity), std::string(to_string(severity)) + " " + rule) + " " +
             printable(about + finding.message));
       }
-      if (shown < findings.size())
-        console.line("  and " + std::to_string(findings.size() - shown) + " more of " + rule);
+      // A baseline can have taken all but the entry that counts.
+      const bool is_count_alone = findings.front()->more != 0;
+      const std::uint64_t others = findings.size() - shown + (is_count_alone ? 0 : counted[rule]);
+      if (others != 0) console.line("  and " + std::to_string(others) + " more of " + rule);
       if (!findings.front()->hint.empty())
         console.line("  " + console.toned(Tone::cyan, "hint:") + " " +
                      printable(findings.front()->hint));
@@ -242,7 +243,7 @@ Json bases_json(const std::vector<VerifiedAdapter>& adapters) {
 }  // namespace
 
 void print_verify_report(const VerifyReport& report, const ReportStyle& style, Console& console) {
-  console.line(console.toned(Tone::bold, report.path.string()));
+  console.line(console.toned(Tone::bold, printable(report.path.string())));
   if (report.adapter) {
     const AdapterConfig& config = report.adapter->config;
     console.line("  r " + (config.rank > 0 ? std::to_string(config.rank) : "unusable") +
@@ -307,8 +308,8 @@ Json verify_summary_json(const std::vector<VerifiedAdapter>& adapters) {
     add(name, [severity = severity](const VerifyReport& report) {
       return count_of(report.findings, severity);
     });
-  add("left_out", [](const VerifyReport& report) { return report.left_out.size(); });
-  add("accepted", [](const VerifyReport& report) { return report.accepted.size(); });
+  add("left_out", [](const VerifyReport& report) { return count_of(report.left_out); });
+  add("accepted", [](const VerifyReport& report) { return count_of(report.accepted); });
   summary["bases"] = bases_json(adapters);
   return summary;
 }
@@ -325,8 +326,8 @@ Json verify_report_json(const VerifyReport& report) {
   return JsonObject{{"path", report.path.string()},
                     {"verdict", to_string(report.verdict)},
                     {"verdict_reason", printable(report.verdict_reason)},
-                    {"left_out", static_cast<std::uint64_t>(report.left_out.size())},
-                    {"accepted", static_cast<std::uint64_t>(report.accepted.size())},
+                    {"left_out", count_of(report.left_out)},
+                    {"accepted", count_of(report.accepted)},
                     {"checks", std::move(checks)},
                     {"modules", std::move(modules)},
                     {"outputs", std::move(outputs)},

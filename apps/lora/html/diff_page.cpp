@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 
 #include "cli/units.h"
@@ -79,9 +80,12 @@ std::vector<std::string> spectra(const std::vector<ModuleDifference>& modules) {
 void add_modules(HtmlPage& page, const std::vector<ModuleDifference>& modules) {
   std::vector<const ModuleDifference*> sorted;
   for (const ModuleDifference& module : modules) sorted.push_back(&module);
-  std::stable_sort(sorted.begin(), sorted.end(), [](const auto* x, const auto* y) {
-    return x->distance.relative > y->distance.relative;
-  });
+  const auto key = [](const ModuleDifference& module) {
+    const double relative = module.distance.relative;
+    return std::isnan(relative) ? std::numeric_limits<double>::infinity() : relative;
+  };
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [&](const auto* x, const auto* y) { return key(*x) > key(*y); });
   const auto pair = [](const std::string& x, const std::string& y) {
     return x == y ? x : x + " / " + y;
   };

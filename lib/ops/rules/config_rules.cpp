@@ -2,6 +2,7 @@
 #include <array>
 #include <cmath>
 #include <map>
+#include <tuple>
 
 #include "lora/adapter/keys.h"
 #include "ops/rules/grouping.h"
@@ -109,28 +110,55 @@ void scaling_changed(const Subject& subject, Report& report) {
              {.tensor = {}, .module = changed.front(), .hint = {}, .severity = {}});
 }
 
-// The values of s, how many modules have each, and those far from what most have.
+// The values of s with what PEFT computes them from, and how many modules have each.
 void scale_unproven(const Subject& subject, Report& report) {
   if (subject.manifest && !subject.manifest->scaling.empty()) return;
   const AdapterConfig& config = subject.adapter.config;
-  if (subject.adapter.modules.empty()) return;
-  std::map<double, std::vector<const LoraModule*>> by_scaling;
-  for (const LoraModule& module : subject.adapter.modules)
-    by_scaling[module.scaling].push_back(&module);
+  const std::vector<LoraModule>& modules = subject.adapter.modules;
+  if (modules.empty()) return;
+  std::map<std::tuple<double, double, std::int64_t>, std::size_t> counts;
+  for (const LoraModule& module : modules) ++counts[{module.scaling, module.alpha, module.rank}];
   std::vector<std::string> table;
-  for (const auto& [scaling, modules] : by_scaling)
-    table.push_back(figure(scaling) + " in " + counted(modules.size(), "module") + " (alpha " +
-                    figure(modules.front()->alpha) + ", rank " +
-                    std::to_string(modules.front()->rank) + ")");
+  for (const auto& [values, count] : counts) {
+    const auto& [scaling, alpha, rank] = values;
+    table.push_back(figure(scaling) + " in " + counted(count, "module") + " (alpha " +
+                    figure(alpha) + (config.use_rslora ? ", root of rank " : ", rank ") +
+                    std::to_string(rank) + ")");
+  }
   std::string message = "nothing proves the scaling: s = " + report.list(table);
   if (config.use_rslora) message += ", rsLoRA";
   // A file that was read has spellings; a configuration made in memory has none at all.
-  if (!config.spelling.empty() && config.spelling.find("lora_alpha") == nullptr)
+  const bool uses_default =
+      std::any_of(modules.begin(), modules.end(),
+                  [&](const LoraModule& module) { return module.alpha == config.alpha; });
+  if (!config.spelling.empty() && config.spelling.find("lora_alpha") == nullptr && uses_default)
     message +=
         "; lora_alpha is absent, 8 is PEFT's default and the tool that trained may have "
         "meant another";
-  if (config.alpha == 0) message += "; lora_alpha is 0, which switches the adapter off";
   report.add(std::move(message));
+}
+
+// PEFT takes any number. One that no training starts from is an edit, a slip or a unit mixed up.
+constexpr double kLargestScaling = 1000;
+
+void alpha_implausible(const Subject& subject, Report& report) {
+  std::map<std::string, std::vector<std::string>> modules_of;
+  for (const LoraModule& module : subject.adapter.modules) {
+    // A module without any effect is for adapter-no-op.
+    const bool is_inert = module.alpha == 0 && !module.magnitude && !module.bias;
+    const std::string alpha = "alpha is " + figure(module.alpha);
+    const std::string what =
+        module.alpha < 0    ? alpha + ": the update is subtracted"
+        : module.alpha == 0 ? alpha + ": the factors add nothing"
+        : std::fabs(module.scaling) > kLargestScaling
+            ? alpha + ": the factors are multiplied by " + figure(module.scaling)
+            : "";
+    if (!what.empty() && !is_inert) modules_of[what].push_back(module.module_path);
+  }
+  for (const auto& [what, modules] : modules_of)
+    report.add(what + ", in " + counted(modules.size(), "module") + ": " +
+                   report.list(group_layers(modules), 3),
+               {.tensor = {}, .module = modules.front(), .hint = {}, .severity = {}});
 }
 
 void init_rewrites_base(const Subject& subject, Report& report) {
@@ -180,6 +208,12 @@ const std::vector<Rule>& config_rules() {
         "lora_alpha, use_rslora or a pattern could have been edited or lost without a trace.",
         "record it: lora save ADAPTER --base BASE -o DIR"},
        scale_unproven},
+      {{"LV218", "alpha-implausible", Severity::warning,
+        "lora_alpha and alpha_pattern, and the scaling that follows",
+        "No training starts from such a number: it is negative, zero, or multiplies the factors by "
+        "more than 1000. PEFT takes it.",
+        "set lora_alpha and alpha_pattern to the values of the training configuration"},
+       alpha_implausible},
   };
   return rules;
 }

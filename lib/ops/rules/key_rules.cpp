@@ -114,7 +114,8 @@ void missing(const Subject& subject, Report& report) {
 
 // All problems of these kinds in one finding.
 void add_problems(const Subject& subject, Report& report, std::initializer_list<Kind> kinds,
-                  std::string_view noun, bool (*accepts)(const Subject&, const KeyProblem&)) {
+                  std::string_view noun, bool (*accepts)(const Subject&, const KeyProblem&),
+                  std::string hint = {}) {
   std::vector<const KeyProblem*> found;
   Names texts;
   for (const KeyProblem& problem : subject.adapter.problems) {
@@ -130,7 +131,7 @@ void add_problems(const Subject& subject, Report& report, std::initializer_list<
       (found.size() == 1 ? "" : counted(found.size(), noun) + ": ") + report.list(texts, kShown),
       {.tensor = found.front()->key,
        .module = parse_key(found.front()->key).module_path,
-       .hint = {},
+       .hint = std::move(hint),
        .severity = {}});
 }
 
@@ -144,17 +145,22 @@ void unpaired(const Subject& subject, Report& report) {
 }
 
 void duplicate(const Subject& subject, Report& report) {
-  add_problems(subject, report, {Kind::duplicate}, "second name",
-               [](const Subject&, const KeyProblem&) { return true; });
+  const auto all = [](const Subject&, const KeyProblem&) { return true; };
+  add_problems(subject, report, {Kind::duplicate}, "second name", all);
+  add_problems(subject, report, {Kind::copy}, "second name", all,
+               "write each tensor once: lora repair ADAPTER -o DIR");
 }
 
 void overwrites_base(const Subject& subject, Report& report) {
   add_problems(subject, report, {Kind::unknown}, "undeclared base parameter", is_base_parameter);
 }
 
+// Other numbers of tokens are for vocab-mismatch.
 void base_shape(const Subject& subject, Report& report) {
-  if (!subject.accounting || subject.accounting->misshaped.empty()) return;
-  const std::vector<MisshapedSite>& sites = subject.accounting->misshaped;
+  if (!subject.accounting) return;
+  std::vector<MisshapedSite> sites = subject.accounting->misshaped;
+  std::erase_if(sites, [](const MisshapedSite& site) { return site.is_vocabulary; });
+  if (sites.empty()) return;
   std::vector<std::pair<std::string, std::string>> table;
   for (const MisshapedSite& site : sites)
     table.emplace_back(site.name, site.found + ", base " + site.expected +
@@ -190,7 +196,8 @@ const std::vector<Rule>& key_rules() {
       {{"LV304", "key-duplicate", Severity::error,
         "names in the header and names after removing prefixes",
         "Two tensors of the file mean the same parameter.",
-        "save again so that one remains: lora save ADAPTER -o DIR"},
+        "remove the stale tensor of each two, or save again from the checkpoint: lora save "
+        "CHECKPOINT -o DIR"},
        duplicate},
       {{"LV308", "key-overwrites-base", Severity::error,
         "tensors that are no LoRA factors against modules_to_save and bias",

@@ -42,9 +42,8 @@ void wrapper_prefix(const Subject& subject, Report& report) {
     Names parts;
     for (const auto& [name, count] : wrappers)
       parts.push_back(name + "." + (count == wrapped.size() ? "" : " in " + std::to_string(count)));
-    report.add(share(wrapped.size(), subject.adapter.tensors.size()) +
-                   " carry wrapper components (" + report.list(parts) +
-                   "); PEFT would load this file as an adapter that does nothing",
+    report.add(share(wrapped.size(), subject.adapter.file_keys) + " carry wrapper components (" +
+                   report.list(parts) + "); PEFT loads none of these tensors",
                {.tensor = wrapped.front(), .module = {}, .hint = {}, .severity = {}});
   }
   // A model may have a module of this name: only a base can convict it.
@@ -84,7 +83,7 @@ void foreign_prefix(const Subject& subject, Report& report) {
     if (first.empty()) first = key;
     sites.insert(parsed.module_path);
   }
-  const std::size_t total = subject.adapter.tensors.size();
+  const std::size_t total = subject.adapter.file_keys;
   for (const auto& [prefix, paths] : by_prefix) {
     const std::string what =
         prefix == kPeftPrefix ? "the prefix base_model.model. twice"
@@ -112,21 +111,50 @@ void foreign_prefix(const Subject& subject, Report& report) {
   report.add(std::move(message), {.tensor = first, .module = {}, .hint = {}, .severity = {}});
 }
 
+std::string quoted(const std::string& name) { return "\"" + name + "\""; }
+
+// Whether PeftModel.from_pretrained finds a tensor whose key carries a name. It calls the adapter
+// "default" and leaves keys alone that are none of a file, which is how state_dict() of a live
+// model happens to load; parts that are renamed on loading do not.
+bool is_found_by_peft(const ParsedKey& parsed, const std::string& key) {
+  if (parsed.adapter_name != "default") return false;
+  return parsed.role != KeyRole::saved && parsed.role != KeyRole::trainable_tokens &&
+         (parsed.role != KeyRole::magnitude || key.ends_with(".weight"));
+}
+
+void several_adapters(const Adapter& adapter, Report& report) {
+  Names listed{quoted(adapter.name)};
+  for (const auto& [name, tensors] : adapter.others)
+    listed.push_back(quoted(name) + " (" + counted(tensors.size(), "tensor") + ")");
+  report.add("the file holds " + std::to_string(listed.size()) + " adapters, " +
+                 report.list(listed) + ", and PeftModel.from_pretrained loads " +
+                 (adapter.name == "default" ? "only that called \"default\"" : "none of them"),
+             {.tensor = {},
+              .module = {},
+              .hint = "choose one: lora save ADAPTER --adapter-name NAME -o DIR",
+              .severity = {}});
+}
+
 void adapter_name(const Subject& subject, Report& report) {
-  std::set<std::string> names;
-  Names named;
-  for (const std::string& key : subject.adapter.unclean_keys) {
-    const ParsedKey parsed = parse_key(key);
-    if (!parsed.wrappers.empty() || !parsed.has_peft_prefix || parsed.adapter_name.empty())
-      continue;
-    named.push_back(key);
-    names.insert(parsed.adapter_name);
+  const Adapter& adapter = subject.adapter;
+  if (!adapter.others.empty()) {
+    several_adapters(adapter, report);
+    return;
   }
-  if (named.empty()) return;
-  report.add(share(named.size(), subject.adapter.tensors.size()) +
-                 " still carry the adapter name \"" + report.list({names.begin(), names.end()}) +
-                 "\"",
-             {.tensor = named.front(), .module = {}, .hint = {}, .severity = {}});
+  std::map<bool, Names> named;
+  for (const std::string& key : adapter.unclean_keys) {
+    const ParsedKey parsed = parse_key(key);
+    if (parsed.wrappers.empty() && parsed.has_peft_prefix && !parsed.adapter_name.empty())
+      named[is_found_by_peft(parsed, key)].push_back(key);
+  }
+  for (const auto& [is_found, keys] : named)
+    report.add(share(keys.size(), adapter.file_keys) + " still carry the adapter name " +
+                   quoted(adapter.name) +
+                   (is_found ? "" : "; PeftModel.from_pretrained does not load these tensors"),
+               {.tensor = keys.front(),
+                .module = {},
+                .hint = {},
+                .severity = is_found ? Severity::note : Severity::error});
 }
 
 }  // namespace
@@ -143,8 +171,9 @@ const std::vector<Rule>& name_rules() {
         "of them.",
         "correct it: lora repair ADAPTER --base BASE -o DIR"},
        foreign_prefix},
-      {{"LV307", "key-adapter-name", Severity::note, "adapter names inside keys",
-        "Keys carry an in-memory adapter name; PEFT accepts that by accident.",
+      {{"LV307", "key-adapter-name", Severity::error, "adapter names inside keys",
+        "Keys carry an in-memory adapter name that PEFT does not look for, or those of several "
+        "adapters (a note for \"default\", which PEFT accepts by accident).",
         "rewrite it with clean names: lora repair ADAPTER -o DIR"},
        adapter_name},
   };

@@ -9,10 +9,49 @@
 
 namespace lora::rules {
 
+void Report::begin(const Rule& rule) {
+  count_others();
+  rule_ = &rule;
+  unlisted_.clear();
+}
+
+Findings Report::take() {
+  count_others();
+  return std::move(findings_);
+}
+
+void Report::count_others() {
+  for (std::size_t i = 0; i < tallies_.size(); ++i) {
+    if (tallies_[i].more == 0) continue;
+    Finding finding;
+    finding.rule = rule_->info.id;
+    finding.severity = static_cast<Severity>(i);
+    finding.message = "and " + std::to_string(tallies_[i].more) + " more";
+    finding.file = file_;
+    finding.hint = rule_->info.fix;
+    finding.more = tallies_[i].more;
+    finding.unlisted = {tallies_[i].digest->finish().hex()};
+    findings_.push_back(std::move(finding));
+  }
+  tallies_ = {};
+}
+
 void Report::add(std::string message, About about) {
   Finding finding;
   finding.rule = rule_->info.id;
   finding.severity = about.severity.value_or(rule_->info.severity);
+  Tally& tally = tallies_[static_cast<std::size_t>(finding.severity)];
+  if (tally.kept == kMostFindings) {
+    ++tally.more;
+    unlisted_.insert(unlisted_.end(), {message, about.tensor, about.module});
+    if (!tally.digest) tally.digest.emplace();
+    for (const std::string& text : std::exchange(unlisted_, {})) {
+      tally.digest->update_u64(text.size());
+      tally.digest->update(std::string_view(text));
+    }
+    return;
+  }
+  ++tally.kept;
   finding.message = std::move(message);
   finding.file = about.file.empty() ? file_ : std::move(about.file);
   finding.tensor = std::move(about.tensor);

@@ -1,6 +1,7 @@
 // The frame of verify's rules: what a rule sees, and how it reports.
 #pragma once
 
+#include <array>
 #include <map>
 #include <optional>
 #include <set>
@@ -9,6 +10,7 @@
 
 #include "lora/adapter/manifest.h"
 #include "lora/adapter/targets.h"
+#include "lora/base/sha256.h"
 #include "lora/checkpoint/checkpoint.h"
 #include "lora/ops/adapter_set.h"
 #include "lora/ops/verify.h"
@@ -33,19 +35,17 @@ struct Subject {
   bool require_proof = false;
   int threads = 0;
   const std::optional<MergedReport>& merged;  ///< where a merged checkpoint was given
-  const std::vector<const Companion*>& companions;
+  const AdapterIndex* companions = nullptr;   ///< the adapters of the same run
 };
 
 struct Rule;
 
-/// Collects the findings of one run.
+/// Collects the findings of one run, of one rule and severity at most kMostFindings and one entry
+/// that counts the others.
 class Report {
  public:
   explicit Report(std::string file) : file_(std::move(file)) {}
-  void begin(const Rule& rule) {
-    rule_ = &rule;
-    unlisted_.clear();
-  }
+  void begin(const Rule& rule);
 
   struct About {
     std::string tensor;
@@ -61,11 +61,20 @@ class Report {
   /// the finding is about.
   std::string list(const std::vector<std::string>& items, std::size_t limit = 5);
 
-  Findings take() { return std::move(findings_); }
+  Findings take();
 
  private:
+  /// Of one rule: findings kept, and those only counted.
+  struct Tally {
+    std::uint64_t kept = 0, more = 0;
+    std::optional<Sha256> digest;  ///< of what is only counted
+  };
+
+  void count_others();
+
   std::string file_;
   const Rule* rule_ = nullptr;
+  std::array<Tally, 3> tallies_;  ///< of the rule that runs, by severity
   Findings findings_;
   std::vector<std::string> unlisted_;
 };

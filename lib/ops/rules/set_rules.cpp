@@ -2,6 +2,7 @@
 #include <system_error>
 
 #include "lora/base/error.h"
+#include "lora/ops/adapter_index.h"
 #include "lora/ops/adapter_set.h"
 #include "ops/rules/rule.h"
 
@@ -47,16 +48,18 @@ void compare_with_neighbours(const Subject& subject, const std::vector<fs::path>
 // One finding however many there are: a run may hold hundreds of adapters that have nothing to do
 // with each other.
 void compare_with_run(const Subject& subject, const std::vector<fs::path>& known, Report& report) {
+  if (subject.companions == nullptr) return;
   const StatedBase base = stated_base(subject.adapter, subject.manifest);
   Names conflicts;
-  for (const Companion* companion : subject.companions) {
-    const fs::path& path = companion->adapter.path;
-    const bool is_compared =
-        path == subject.adapter.path || std::find(known.begin(), known.end(), path) != known.end();
-    const bool is_unrelated = subject.base == nullptr && is_other_base(base, companion->base);
+  for (const AdapterIndex::Entry* other : subject.companions->conflicting(subject.adapter)) {
+    const fs::path& path = other->adapter.path;
+    const bool is_compared = std::find(known.begin(), known.end(), path) != known.end();
+    const bool is_unrelated = subject.base == nullptr && is_other_base(base, other->base);
     if (is_compared || is_unrelated) continue;
-    if (const Names found = conflicts_between(subject.adapter, companion->adapter); !found.empty())
-      conflicts.push_back(path.string() + " (they " + report.list(found) + ")");
+    conflicts.push_back(path.string());
+    if (conflicts.size() <= kShownOfRun)
+      conflicts.back() +=
+          " (they " + report.list(conflicts_between(subject.adapter, other->adapter)) + ")";
   }
   if (!conflicts.empty())
     report.add("cannot be loaded together with " + report.list(conflicts, kShownOfRun));

@@ -53,15 +53,40 @@ std::string row_list(const std::vector<std::int64_t>& rows, Report& report) {
   return report.list(texts);
 }
 
+// Rows at the end of A that are zero are the other shards of a tensor that tensor-partial-shard
+// names.
+bool is_rest_of_shard(const ModuleFigures& module) {
+  const TensorStatistics& a = module.a;
+  return module.kind != LayerKind::embedding && a.zero_tail_rows * 2 >= a.rows &&
+         static_cast<std::int64_t>(module.update.dead_rank_rows.size()) == a.zero_tail_rows;
+}
+
 void rank_rows_dead(const Subject& subject, Report& report) {
-  for (const ModuleFigures& module : subject.modules) {
-    const auto& dead = module.update.dead_rank_rows;
-    if (dead.empty()) continue;
-    report.add(module.module_path + ": " + std::to_string(dead.size()) + " of " +
-                   std::to_string(module.update.singular_values.size()) +
-                   " rank rows are zero in A or B and add nothing: " + row_list(dead, report),
-               {.tensor = {}, .module = module.module_path, .hint = {}, .severity = {}});
+  std::vector<const ModuleFigures*> modules;
+  for (const ModuleFigures& module : subject.modules)
+    if (!module.update.dead_rank_rows.empty() && !is_rest_of_shard(module))
+      modules.push_back(&module);
+  if (modules.empty()) return;
+  const auto count = [](const ModuleFigures& module) {
+    return std::to_string(module.update.dead_rank_rows.size()) + " of " +
+           std::to_string(module.update.singular_values.size());
+  };
+  const ModuleFigures& first = *modules.front();
+  std::string message;
+  if (modules.size() == 1) {
+    message = first.module_path + ": " + count(first) +
+              " rank rows are zero in A or B and add nothing: " +
+              row_list(first.update.dead_rank_rows, report);
+  } else {
+    std::vector<std::string> texts;
+    for (const ModuleFigures* module : modules)
+      texts.push_back(module->module_path + " (" + count(*module) + ")");
+    message = "in " + std::to_string(modules.size()) + " of " +
+              std::to_string(subject.modules.size()) +
+              " modules rank rows are zero in A or B and add nothing: " + report.list(texts, 3);
   }
+  report.add(std::move(message),
+             {.tensor = {}, .module = first.module_path, .hint = {}, .severity = {}});
 }
 
 void rank_rows_duplicate(const Subject& subject, Report& report) {

@@ -120,7 +120,7 @@ def manifests():
     record = b'"%x":{"dtype":"F32","shape":[1],"sha256":"' + b"0" * 64 + b'","mean":0.5}'
     yield "tensors", lambda: (
         b'{"schema":"lora.manifest/1","base":null,"scaling":{},"tensors":{'
-        + entries(60_000, lambda i: record % i) + b'},"history":[]}')
+        + entries(150_000, lambda i: record % i) + b'},"history":[]}')
     yield "history", lambda: (
         b'{"schema":"lora.manifest/1","base":null,"scaling":{},"tensors":{},"history":['
         + b"{}," * (4 * MIB) + b"{}]}")
@@ -161,6 +161,8 @@ def cases(good, folder):
             size = write_apart(path / file_name, content)
             pair = [good.adapter, "--base", path] if is_base else [path, "--base", good.base]
             yield f"{file_name}: {name}", size, ["verify", *pair]
+            if file_name == "lora_manifest.json":
+                yield f"{file_name}: {name}, as JSON", size, ["verify", *pair, "--json"]
             yield f"{file_name}: {name}", size, ["inspect", path]
 
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -74,7 +75,9 @@ struct KeyProblem {
     unpaired,  ///< A without B, B without A, another tensor without both, KaSA without diagonal
     rank_mismatch,  ///< rows of A, columns of B and the configured rank do not agree
     bad_shape,      ///< no shape of its role, zero-sized, without arithmetic, or not fitting B
-    duplicate,      ///< two names in the file for one tensor
+    duplicate,      ///< two names in the file for one tensor, with different values
+    copy,           ///< a second name in the file for the same bytes
+    other_adapter,  ///< the first tensor of another adapter in the same file
     unknown,        ///< nothing in the configuration explains it; PEFT would overwrite the base
   };
   Kind kind;
@@ -88,6 +91,12 @@ struct Adapter {
   bool is_pickle = false;
   AdapterConfig config;
   TensorMap tensors;  ///< by clean peft_key; also those that are part of a problem
+  /// Name of this adapter inside the keys of the file; "default" where they carry none.
+  std::string name = "default";
+  /// Further adapters of the same file by name, tensors named as in the file. PEFT writes one
+  /// adapter a file and loads the one called "default".
+  std::map<std::string, TensorMap> others;
+  std::size_t file_keys = 0;  ///< names in the file, second names and other adapters included
   /// Sorted by module_path. A pair whose factors cannot be multiplied is only in `problems`.
   std::vector<LoraModule> modules;
   /// Full base parameters the adapter brings along (modules_to_save, biases, saved embeddings), by
@@ -111,8 +120,11 @@ inline constexpr const char* kAdapterPickleName = "adapter_model.bin";
 /// Interprets tensors named by any scheme parse_key understands. Two names for one clean key are a
 /// problem and the clean one (else the first in byte order) is kept; the redundant
 /// `<module>.modules_to_save.bias` that PEFT writes with bias="all" is none while its bytes are
-/// equal. Throws Error(usage) only for a pattern of the configuration that does not compile.
-Adapter make_adapter(AdapterConfig config, TensorMap tensors, std::filesystem::path path);
+/// equal. Of several adapters in the file `name` is taken when it is one of them, and the rest is
+/// none of its business; without a name "default", else the first, and every other one is a
+/// problem. Throws Error(usage) only for a pattern of the configuration that does not compile.
+Adapter make_adapter(AdapterConfig config, TensorMap tensors, std::filesystem::path path,
+                     const std::optional<std::string>& name = std::nullopt);
 
 /// Settles with the base's modules what an adapter alone leaves open about its sites on bare
 /// parameters: base_name, is_in_out and whether both are certain. `modules` list parameters as
@@ -128,9 +140,10 @@ void settle_parameters(Adapter& adapter, const ModuleList& modules,
 /// empty or holds no tensor. Key problems do not throw; they are in `problems`.
 ///
 /// A directory's adapter_model.safetensors wins over adapter_model.bin, as in PEFT. A given
-/// `config` replaces the directory's own.
+/// `config` replaces the directory's own; `name` as in make_adapter.
 Adapter open_adapter(const std::filesystem::path& path,
-                     const std::optional<AdapterConfig>& config = std::nullopt);
+                     const std::optional<AdapterConfig>& config = std::nullopt,
+                     const std::optional<std::string>& name = std::nullopt);
 
 /// True when `path` is a directory with adapter_config.json.
 bool is_adapter_directory(const std::filesystem::path& path);

@@ -54,6 +54,10 @@ struct ParsedKey {
 /// because models have modules of that name.
 ParsedKey parse_key(std::string_view name);
 
+/// The adapter that a tensor belongs to: the name in its key, "default" for LoRA tensors without
+/// one. Empty for parameters of the base, which belong to whatever adapter the file holds.
+std::string adapter_of(const ParsedKey& key);
+
 /// The clean peft_key of a parsed name, as PEFT writes it.
 std::string to_peft_key(const ParsedKey& key);
 

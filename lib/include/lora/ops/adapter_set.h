@@ -46,12 +46,6 @@ struct BaseGroup {
 /// base are in no group.
 std::vector<BaseGroup> group_by_base(const std::vector<StatedBase>& adapters);
 
-/// An opened adapter and its base, as one of several that are looked at in one run.
-struct Companion {
-  Adapter adapter;
-  StatedBase base;
-};
-
 /// Multiplies the scaling of every LoRA module by `weight`, as PEFT's scale_layer does. What an
 /// adapter replaces whole (modules_to_save, biases, token rows) has no weight and stays.
 void apply_weight(Adapter& adapter, double weight);

@@ -40,7 +40,9 @@ struct ModuleDifference {
   double scaling_a = 0, scaling_b = 0;
   UpdateDistance distance;
   bool has_equal_bytes = false;  ///< factors, scaling, bias and magnitude are the same
-  bool is_direction = false;     ///< DoRA on a side: the distance is that of the directions
+  /// No NaN and no infinite value in what the module is made of; the distance is NaN otherwise.
+  bool is_finite_a = true, is_finite_b = true;
+  bool is_direction = false;  ///< DoRA on a side: the distance is that of the directions
 };
 
 /// Sums over several modules. Norms are Frobenius norms of all updates taken together.
@@ -62,9 +64,11 @@ struct HeatMap {
 
 struct AdapterDiff {
   std::vector<FieldDifference> fields;
-  std::vector<std::string> only_in_a, only_in_b;  ///< module paths and replaced parameters
-  std::vector<ModuleDifference> modules;          ///< in both, in the order of a
-  std::vector<std::string> changed_replacements;  ///< base_names whose bytes differ
+  /// Module paths, replaced parameters, and further adapters of the file ("adapter second").
+  std::vector<std::string> only_in_a, only_in_b;
+  std::vector<ModuleDifference> modules;  ///< in both, in the order of a
+  /// base_names, and further adapters in both files, whose bytes differ
+  std::vector<std::string> changed_replacements;
   /// Over all common modules: sqrt of summed squares of differences and of norms.
   double total_difference = 0, total_norm_a = 0, total_norm_b = 0;
   double total_cosine = 0;                ///< of all common updates as one vector

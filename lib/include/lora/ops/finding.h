@@ -1,6 +1,7 @@
 // What verify, diff and inspect found: facts with a rule, a severity and advice.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,8 +21,20 @@ struct Finding {
   std::string module;
   std::string hint;                   ///< the command or step that fixes it
   std::vector<std::string> unlisted;  ///< names that the message counts and does not list
+  /// Not 0: this entry stands for so many more findings of its rule and severity, which are counted
+  /// and not kept (kMostFindings); `unlisted` is a digest of them.
+  std::uint64_t more = 0;
 };
 
 using Findings = std::vector<Finding>;
+
+/// Findings of one rule and severity that one run keeps in full. A damaged file can give rise to
+/// one for each of its records.
+inline constexpr std::uint64_t kMostFindings = 100;
+
+/// How many findings of this severity there are, those that were only counted included.
+std::uint64_t count_of(const Findings& findings, Severity severity);
+/// The same of every severity.
+std::uint64_t count_of(const Findings& findings);
 
 }  // namespace lora

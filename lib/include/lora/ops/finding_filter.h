@@ -63,8 +63,8 @@ std::string dump_baseline(const FindingBaseline& baseline);
 FindingBaseline read_baseline(const std::filesystem::path& path);
 
 struct FindingFilter {
-  /// Rule ids ("LV305"), beginnings of ids ("LV3") or names ("key-missing"). An empty `select`
-  /// chooses every rule; `ignore` wins over `select`.
+  /// Rule ids ("LV305"), beginnings of ids ("LV3") or names ("key-missing"), in any case. An empty
+  /// `select` chooses every rule; `ignore` wins over `select`.
   std::vector<std::string> select;
   std::vector<std::string> ignore;
   FindingBaseline baseline;

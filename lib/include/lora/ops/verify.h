@@ -25,7 +25,8 @@
 namespace lora {
 
 struct Checkpoint;
-struct Companion;
+struct Probe;
+class AdapterIndex;
 class Engine;
 
 struct VerifyOptions {
@@ -39,13 +40,14 @@ struct VerifyOptions {
   const Checkpoint* merged = nullptr;  ///< checkpoint that claims to be base + adapter
   /// Set instead of `merged` when that checkpoint could not be opened: its path and why.
   std::optional<MergedReport> unreadable_merged;
-  /// Other adapters of the same run; `adapter` may be among them. Whether they can be loaded
-  /// together is a note (LV318), never an error: nobody said that they should be.
-  std::vector<const Companion*> companions;
+  /// The adapters of the same run; `adapter` may be among them and is not opened again then.
+  /// Whether they can be loaded together is a note (LV318), never an error: nobody said that they
+  /// should be.
+  const AdapterIndex* companions = nullptr;
   /// Other adapters that `merged` may have been made with, to name the one that fits.
   std::vector<const Adapter*> candidates;
-  bool check_outputs = false;  ///< compare outputs with the record; needs base and engine
-  std::optional<std::filesystem::path> probe;  ///< record to use instead of the adapter's own
+  bool check_outputs = false;    ///< compare outputs with the record; needs base and engine
+  const Probe* probe = nullptr;  ///< record to use instead of the adapter's own
   int null_samples = 0;  ///< compare the effect with this many random adapters of equal norm
   /// Called when outputs are to be computed; throws Error(resources) when there is no engine.
   std::function<Engine&()> engine;
