@@ -9,6 +9,7 @@
 #include "lora/ops/diff.h"
 #include "ops/diff_config.h"
 #include "ops/diff_groups.h"
+#include "ops/diff_tokens.h"
 
 namespace lora {
 namespace {
@@ -151,6 +152,8 @@ AdapterDiff diff(const Adapter& a, const Adapter& b, const AdapterDiffOptions& o
   }
   for (const auto& [name, tensor] : b.replacements)
     if (!a.replacements.contains(name)) result.only_in_b.push_back(name);
+  for (std::string& tokens : changed_token_rows(a.tokens, b.tokens))
+    result.changed_replacements.push_back(std::move(tokens));
   compare_others(a, b, result);
 
   result.modules.resize(common.size());

@@ -12,6 +12,7 @@
 #include "ops/base_targets.h"
 #include "ops/diff_groups.h"
 #include "ops/diff_rank.h"
+#include "ops/diff_tokens.h"
 
 namespace lora {
 namespace {
@@ -162,6 +163,10 @@ class Comparison {
                            is_float(tensor.dtype) && is_float(tuned->dtype) &&
                            has_equal_bytes(tensor.cast(tuned->dtype), *tuned);
       if (!is_kept) result_.changed_replacements.push_back(name);
+    }
+    for (const TokenRows& tokens : adapter_.tokens) {
+      std::string changed = changed_token_rows(tokens, tuned_.find(tokens.module_path + ".weight"));
+      if (!changed.empty()) result_.changed_replacements.push_back(std::move(changed));
     }
   }
 

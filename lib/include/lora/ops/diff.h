@@ -67,7 +67,8 @@ struct AdapterDiff {
   /// Module paths, replaced parameters, and further adapters of the file ("adapter second").
   std::vector<std::string> only_in_a, only_in_b;
   std::vector<ModuleDifference> modules;  ///< in both, in the order of a
-  /// base_names, and further adapters in both files, whose bytes differ
+  /// base_names, token rows ("tokens 5, 17 of model.embed_tokens"), and further adapters in both
+  /// files, whose bytes differ
   std::vector<std::string> changed_replacements;
   /// Over all common modules: sqrt of summed squares of differences and of norms.
   double total_difference = 0, total_norm_a = 0, total_norm_b = 0;
@@ -175,7 +176,8 @@ struct TunedDiff {
   /// Tensors that the adapter does not touch and that differ between base and tuned, by name.
   std::vector<std::string> changed_elsewhere;
   std::vector<std::string> only_in_base, only_in_tuned;
-  /// Replaced parameters (modules_to_save, biases) that tuned does not hold as the adapter does.
+  /// Replaced parameters (modules_to_save, biases) and token rows that tuned does not hold as the
+  /// adapter does.
   std::vector<std::string> changed_replacements;
   double update_norm = 0, change_norm = 0, difference = 0;  ///< of all compared modules
   double cosine = 0, best_scale = 0;
