@@ -110,15 +110,28 @@ inline at::Tensor gradient_of(engine::FlatParameters& flat,
 }
 
 /// Compares every gradient of `flat` with those that PEFT computed under `prefix`.
+///
+/// A gradient that cancels far below the others is known to the rounding of f32 of what cancelled:
+/// that of a query in the last layer of bert_classifier is 1e-6 of the whole, and PEFT's own f32
+/// values of it are 5e-3 from its f64 values (1e-5 for all others).
 inline void check_gradients(const GoldenCase& golden, engine::FlatParameters& flat,
                             const std::string& prefix, double tolerance) {
   std::size_t expected = 0;
-  for (const auto& [name, tensor] : golden.expected) expected += name.starts_with(prefix) ? 1 : 0;
+  double squares = 0;
+  for (const auto& [name, tensor] : golden.expected) {
+    if (!name.starts_with(prefix)) continue;
+    ++expected;
+    const double norm = golden.value(name).to(at::kDouble).norm().item<double>();
+    squares += norm * norm;
+  }
   REQUIRE(flat.layout.size() == expected);
+  const double rounding = std::ldexp(std::sqrt(squares), -24);
   for (const engine::TrainableParameter& parameter : flat.layout) {
     INFO(parameter.peft_key);
-    CHECK(relative_distance(gradient_of(flat, parameter),
-                            golden.value(prefix + parameter.peft_key)) < tolerance);
+    const at::Tensor want = golden.value(prefix + parameter.peft_key).to(at::kDouble);
+    const at::Tensor found = gradient_of(flat, parameter).to(at::kDouble);
+    REQUIRE(found.sizes() == want.sizes());
+    CHECK((found - want).norm().item<double>() < tolerance * want.norm().item<double>() + rounding);
   }
 }
 
