@@ -114,6 +114,7 @@ LORA_INLINE StepRange steps_body(const std::byte* a, const std::byte* b, std::si
   using Unsigned = std::make_unsigned_t<Word>;
   typedef Word Words __attribute__((vector_size(Bytes)));
   typedef Word LooseWords __attribute__((vector_size(Bytes), aligned(1), may_alias));
+  typedef Unsigned Steps __attribute__((vector_size(Bytes)));
   constexpr int kSignBit = 8 * sizeof(Word) - 1;
   constexpr Word kSign = static_cast<Word>(Unsigned{1} << kSignBit);
   constexpr Word kMagnitude = static_cast<Word>(~kSign);
@@ -134,7 +135,8 @@ LORA_INLINE StepRange steps_body(const std::byte* a, const std::byte* b, std::si
     const Words order_y = (size_y ^ sign_y) - sign_y;
     const Words high = order_x > order_y ? order_x : order_y;
     const Words low = order_x > order_y ? order_y : order_x;
-    const Words distance = high - low;
+    // Up to twice the largest signed number.
+    const Words distance = (Words)((Steps)high - (Steps)low);
     any |= distance;
     *reinterpret_cast<LooseWords*>(steps + i) = distance ^ kSign;
   }
