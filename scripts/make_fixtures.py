@@ -4,7 +4,7 @@
 Usage: make_fixtures.py OUTPUT_DIRECTORY [SECTION...]
 
 Every section writes into OUTPUT_DIRECTORY/SECTION and gives the same bytes each time. The files in
-tests/golden were made with safetensors 0.8.0, torch 2.13.0 and transformers 5.23.0.
+tests/golden were made with safetensors 0.8.0, torch 2.13.0, transformers 5.23.0 and gguf 0.19.0.
 """
 
 import json
@@ -237,10 +237,173 @@ def make_torch(directory):
     save("hostile", {"a": grid, "b": Command(), "c": argparse.Namespace(x=1)})
 
 
+# Where a block keeps its f16 scales, which must stay finite to be compared.
+GGUF_SCALES = {
+    "Q4_0": (0,),
+    "Q4_1": (0, 2),
+    "Q5_0": (0,),
+    "Q5_1": (0, 2),
+    "Q8_0": (0,),
+    "Q2_K": (80, 82),
+    "Q3_K": (108,),
+    "Q4_K": (0, 2),
+    "Q5_K": (0, 2),
+    "Q6_K": (208,),
+    "IQ4_NL": (0,),
+}
+
+
+def make_gguf(directory):
+    """Random blocks of every storage type, written by the package gguf and widened by it."""
+    import gguf
+    import numpy
+    from safetensors.numpy import save_file
+
+    numbers = numpy.random.default_rng(11)
+    writer = gguf.GGUFWriter(directory / "blocks.gguf", "llama")
+    widened = {}
+    for name, places in GGUF_SCALES.items():
+        kind = gguf.GGMLQuantizationType[name]
+        values, size = gguf.GGML_QUANT_SIZES[kind]
+        blocks = numbers.integers(0, 256, (3, 512 // values, size), dtype=numpy.uint8)
+        for place in places:
+            scales = numbers.normal(0, 0.1, blocks.shape[:2]).astype(numpy.float16)
+            blocks[:, :, place : place + 2] = scales[..., None].view(numpy.uint8)
+        rows = blocks.reshape(3, -1)
+        writer.add_tensor(f"{name}.weight", rows, raw_dtype=kind)
+        widened[f"{name}.weight"] = gguf.dequantize(rows, kind)
+    plain = numbers.normal(size=(2, 5)).astype(numpy.float32)
+    for name, kind in (("f32", numpy.float32), ("f16", numpy.float16)):
+        writer.add_tensor(f"{name}.weight", plain.astype(kind))
+        widened[f"{name}.weight"] = plain.astype(kind)
+    halves = gguf.quantize(plain, gguf.GGMLQuantizationType.BF16)
+    writer.add_tensor("bf16.weight", halves, raw_dtype=gguf.GGMLQuantizationType.BF16)
+    widened["bf16.weight"] = gguf.dequantize(halves, gguf.GGMLQuantizationType.BF16)
+    writer.add_name("all kinds of values")
+    writer.add_uint8("a.u8", 200)
+    writer.add_int8("a.i8", -100)
+    writer.add_uint16("a.u16", 60000)
+    writer.add_int16("a.i16", -30000)
+    writer.add_uint32("a.u32", 4000000000)
+    writer.add_int32("a.i32", -2000000000)
+    writer.add_uint64("a.u64", 2**62)
+    writer.add_int64("a.i64", -(2**62))
+    writer.add_float32("a.f32", 0.5)
+    writer.add_float64("a.f64", 0.1)
+    writer.add_bool("a.bool", True)
+    writer.add_array("a.texts", ["", "one", "zw\u00f6lf"])
+    writer.add_array("a.integers", [3, -1, 7])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    save_file(widened, directory / "blocks.safetensors")
+
+
+def make_gguf_model(directory):
+    """A tiny Llama as a GGUF file, and what transformers makes of it."""
+    import gguf
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+    text = Path(__file__).parent.parent / "tests/golden/text/smollm.tokenizer.json"
+    tokenizer = json.loads(text.read_text())
+    names = {token: place for token, place in tokenizer["model"]["vocab"].items()}
+    # GGUF says of a token that it is special, not how it takes the spaces around it.
+    special = {entry["content"]: entry["id"] for entry in tokenizer["added_tokens"] if entry["special"]}
+    tokens = sorted({**names, **special}, key={**names, **special}.get)
+    torch.manual_seed(3)
+    heads, kv_heads = 4, 2
+    config = LlamaConfig(
+        vocab_size=len(tokens),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=128,
+        rms_norm_eps=1e-5,
+        rope_theta=50000.0,
+        attention_bias=False,
+        tie_word_embeddings=False,
+    )
+    model = LlamaForCausalLM(config)
+    writer = gguf.GGUFWriter(directory / "llama.gguf", "llama")
+    writer.add_name("tiny")
+    writer.add_block_count(2)
+    writer.add_context_length(128)
+    writer.add_embedding_length(32)
+    writer.add_feed_forward_length(64)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(kv_heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(50000.0)
+    writer.add_rope_dimension_count(8)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if token in special else 1 for token in tokens])
+    writer.add_token_merges(
+        [merge if isinstance(merge, str) else " ".join(merge) for merge in tokenizer["model"]["merges"]]
+    )
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_add_bos_token(False)
+    writer.add_chat_template("{% for message in messages %}{{ message['content'] }}{% endfor %}")
+    modules = {
+        "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k",
+        "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output",
+        "mlp.gate_proj": "ffn_gate",
+        "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down",
+        "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "ffn_norm",
+    }
+    outer = {
+        "model.embed_tokens.weight": "token_embd.weight",
+        "model.norm.weight": "output_norm.weight",
+        "lm_head.weight": "output.weight",
+    }
+    kinds = {"self_attn.q_proj": "Q8_0", "self_attn.k_proj": "Q4_0", "mlp.down_proj": "Q5_1"}
+    for name, value in model.state_dict().items():
+        if name in outer:
+            writer.add_tensor(outer[name], value.numpy())
+            continue
+        _, _, layer, rest = name.split(".", 3)
+        module = rest.removesuffix(".weight")
+        count = {"self_attn.q_proj": heads, "self_attn.k_proj": kv_heads}.get(module)
+        if count:  # rotary pairs side by side, as llama.cpp has them
+            value = value.view(count, 2, -1, value.shape[1]).transpose(1, 2).reshape(value.shape)
+        target = f"blk.{layer}.{modules[module]}.weight"
+        value = value.contiguous().numpy()
+        if module in kinds:
+            kind = gguf.GGMLQuantizationType[kinds[module]]
+            writer.add_tensor(target, gguf.quantize(value, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(target, value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    loaded = AutoModelForCausalLM.from_pretrained(
+        directory, gguf_file="llama.gguf", dtype=torch.float32
+    )
+    save_file(
+        {name: value.contiguous() for name, value in loaded.state_dict().items()},
+        directory / "llama.safetensors",
+    )
+
+
 SECTIONS = {
     "safetensors": make_safetensors,
     "sharded": make_sharded,
     "torch": make_torch,
+    "gguf": make_gguf,
+    "gguf_model": make_gguf_model,
 }
 
 
