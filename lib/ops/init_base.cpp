@@ -11,6 +11,7 @@
 #include "lora/base/mapped_file.h"
 #include "lora/checkpoint/base_lock.h"
 #include "lora/checkpoint/checkpoint.h"
+#include "lora/format/gguf.h"
 #include "lora/format/sharded.h"
 #include "lora/format/torch_file.h"
 #include "ops/init_base_plan.h"
@@ -91,6 +92,7 @@ void plan_files(const BasePlan& plan, const InitBaseOptions& options, InitBaseRe
   report.files.push_back({"config.json", plan.config_text.size()});
   for (const stdfs::path& path : plan.carried)
     report.files.push_back({path.filename().string(), stdfs::file_size(path)});
+  for (const auto& [name, text] : plan.texts) report.files.push_back({name, text.size()});
   for (const std::string& name : planned_weight_files(options, report.weight_bytes))
     report.files.push_back({name, name == "model.safetensors"
                                       ? safetensors_size(plan.tensors, &pytorch_metadata())
@@ -163,6 +165,10 @@ void write_base(const BasePlan& plan, const InitBaseOptions& options, const Sink
     copy_file(directory, path);
     names.push_back(path.filename().string());
   }
+  for (const auto& [name, text] : plan.texts) {
+    directory.write(name, text);
+    names.push_back(name);
+  }
   const auto weights = write_weights(directory, plan, options, sinks, report.weight_bytes);
   names.insert(names.end(), weights.begin(), weights.end());
   const BaseLock lock = lock_written(directory, plan, options, sinks);
@@ -179,7 +185,9 @@ void write_base(const BasePlan& plan, const InitBaseOptions& options, const Sink
 InitBaseReport init_base(const InitBaseOptions& options, const Sinks& sinks) {
   check_request(options);
   require_absent(options.output, options.force, true);
-  const BasePlan plan = options.from ? plan_import(options) : plan_fresh(options);
+  const BasePlan plan = !options.from                    ? plan_fresh(options)
+                        : looks_like_gguf(*options.from) ? plan_gguf(options)
+                                                         : plan_import(options);
 
   InitBaseReport report;
   report.output = options.output;

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "lora/format/safetensors.h"
@@ -16,7 +17,8 @@ struct BasePlan {
   std::string config_text;            ///< of config.json
   std::vector<TensorSource> tensors;  ///< in the order for shards
   std::map<std::string, std::string> aliases;
-  std::vector<std::filesystem::path> carried;  ///< files copied under their own names
+  std::vector<std::filesystem::path> carried;              ///< files copied under their own names
+  std::vector<std::pair<std::string, std::string>> texts;  ///< files written, by name
   std::vector<std::string> notes;
 };
 
@@ -25,6 +27,10 @@ BasePlan plan_fresh(const InitBaseOptions& options);
 
 /// The weights of options.from.
 BasePlan plan_import(const InitBaseOptions& options);
+
+/// The same where options.from is a GGUF file: blocks are widened, names and rows put back as
+/// transformers has them, the tokenizer rebuilt.
+BasePlan plan_gguf(const InitBaseOptions& options);
 
 /// `config_text` with its dtype field, in the dialect it uses, naming `dtype` ("bfloat16"); all
 /// other bytes as they were. The text must be a JSON object.

@@ -20,9 +20,9 @@ class InitBase final : public Command {
       names += (names.empty() ? "" : ", ") + std::string(name);
     preset.help = "random weights of a small architecture: " + names;
     options.text("--arch", arch_, "FILE", "random weights for this config.json");
-    options.text(
-        "--from", from_, "BASE",
-        "import: directory, .safetensors, .pth, .pt or .bin file, or a cached Hugging Face id");
+    options.text("--from", from_, "BASE",
+                 "import: directory, .safetensors, .pth, .pt, .bin or .gguf file, or a cached "
+                 "Hugging Face id");
     options.group("Output");
     options.text("-o,--output", output_, "DIR", "directory to write").is_required = true;
     options.flag("-f,--force", options_.force, "replace an existing output");

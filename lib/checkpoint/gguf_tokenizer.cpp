@@ -1,0 +1,237 @@
+// tokenizer.json and its companions from the metadata of a GGUF file: byte-level BPE, whose
+// splitting pattern the file names.
+#include <map>
+#include <optional>
+
+#include "checkpoint/gguf_base.h"
+#include "format/utf8.h"
+#include "lora/base/error.h"
+
+namespace lora {
+namespace {
+
+// How llama.cpp marks tokens.
+constexpr std::int64_t kControl = 3;
+constexpr std::int64_t kUserDefined = 4;
+constexpr std::int64_t kUnused = 5;
+
+constexpr const char* kLlama3Pattern =
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| "
+    "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+constexpr const char* kQwen2Pattern =
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "
+    "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+
+Json byte_level(bool splits) {
+  return JsonObject{{"type", "ByteLevel"},
+                    {"add_prefix_space", false},
+                    {"trim_offsets", true},
+                    {"use_regex", splits}};
+}
+
+Json sequence(Json first, Json second) {
+  return JsonObject{{"type", "Sequence"},
+                    {"pretokenizers", JsonArray{std::move(first), std::move(second)}}};
+}
+
+Json split(const char* pattern) {
+  return JsonObject{{"type", "Split"},
+                    {"pattern", JsonObject{{"Regex", pattern}}},
+                    {"behavior", "Isolated"},
+                    {"invert", false}};
+}
+
+// What the name of a pre-tokenizer stands for.
+struct Kind {
+  Json normalizer;
+  Json pre_tokenizer;
+  bool ignores_merges = false;
+  bool begins_with_bos = false;  // unless the file says otherwise
+};
+
+std::optional<Kind> kind_of(std::string_view name) {
+  if (name == "gpt-2" || name == "gpt2") return Kind{{}, byte_level(true)};
+  if (name == "smollm")
+    return Kind{
+        {},
+        sequence(JsonObject{{"type", "Digits"}, {"individual_digits", true}}, byte_level(true))};
+  if (name == "llama-bpe" || name == "llama3" || name == "llama-v3")
+    return Kind{{}, sequence(split(kLlama3Pattern), byte_level(false)), true, true};
+  if (name == "qwen2" || name == "deepseek-r1-qwen")
+    return Kind{JsonObject{{"type", "NFC"}}, sequence(split(kQwen2Pattern), byte_level(false))};
+  return std::nullopt;
+}
+
+class TokenizerWriter {
+ public:
+  explicit TokenizerWriter(const GgufFile& file) : file_(file) {}
+
+  std::vector<std::pair<std::string, std::string>> files(const Kind& kind) {
+    read_tokens();
+    std::vector<std::pair<std::string, std::string>> files;
+    files.emplace_back("tokenizer.json", dump_json(document(kind)));
+    files.emplace_back("tokenizer_config.json", dump_json(settings()));
+    if (const auto chat = file_.text("tokenizer.chat_template")) {
+      if (!is_utf8(*chat)) throw fault("its chat template is not UTF-8");
+      files.emplace_back("chat_template.jinja", std::string(*chat));
+    }
+    return files;
+  }
+
+ private:
+  Error fault(const std::string& reason) const {
+    return Error(ErrorKind::malformed,
+                 "cannot import GGUF model " + file_.path.string() + ": " + reason)
+        .in_file(file_.path.string());
+  }
+
+  const GgufArray& required(const char* key, bool is_held(const GgufArray&),
+                            const char* expected) const {
+    const GgufArray* array = file_.array(key);
+    if (array == nullptr || !is_held(*array))
+      throw fault("its metadata lacks " + std::string(key) + ", expected " + expected);
+    return *array;
+  }
+
+  static bool is_text(const GgufArray& array) { return array.holds_texts(); }
+  static bool is_integer(const GgufArray& array) { return array.holds_integers(); }
+
+  void read_tokens() {
+    const GgufArray& tokens = required("tokenizer.ggml.tokens", is_text, "a list of texts");
+    tokens.each_text([&](std::string_view token) {
+      if (!is_utf8(token)) throw fault("token " + std::to_string(names_.size()) + " is not UTF-8");
+      names_.push_back(token);
+    });
+    if (!file_.metadata.contains("tokenizer.ggml.token_type")) return;
+    const GgufArray& types =
+        required("tokenizer.ggml.token_type", is_integer, "a list of integers");
+    if (types.size() != names_.size())
+      throw fault("it has " + std::to_string(names_.size()) + " tokens and " +
+                  std::to_string(types.size()) + " token types");
+    types.each_integer([&](std::int64_t type) { types_.push_back(type); });
+  }
+
+  std::int64_t type_of(std::size_t id) const { return types_.empty() ? 1 : types_[id]; }
+
+  std::optional<std::size_t> id_of(const std::string& role) const {
+    const auto id = file_.integer("tokenizer.ggml." + role + "_token_id");
+    if (!id) return std::nullopt;
+    if (*id < 0 || static_cast<std::size_t>(*id) >= names_.size())
+      throw fault("its " + role + " token is " + std::to_string(*id) + " of " +
+                  std::to_string(names_.size()));
+    return static_cast<std::size_t>(*id);
+  }
+
+  JsonObject vocabulary() const {
+    JsonObject vocabulary;
+    for (std::size_t id = 0; id < names_.size(); ++id) {
+      if (type_of(id) == kUnused) continue;
+      Json& place = vocabulary[names_[id]];
+      if (!place.is_null())
+        throw fault("tokens " + dump_json(place) + " and " + std::to_string(id) + " are both " +
+                    dump_json(names_[id]));
+      place = static_cast<std::int64_t>(id);
+    }
+    return vocabulary;
+  }
+
+  JsonArray merges() const {
+    JsonArray merges;
+    required("tokenizer.ggml.merges", is_text, "a list of texts")
+        .each_text([&](std::string_view m) { merges.emplace_back(m); });
+    return merges;
+  }
+
+  JsonArray added_tokens() const {
+    JsonArray added;
+    for (std::size_t id = 0; id < names_.size(); ++id) {
+      if (type_of(id) != kControl && type_of(id) != kUserDefined) continue;
+      added.push_back(JsonObject{{"id", static_cast<std::int64_t>(id)},
+                                 {"content", names_[id]},
+                                 {"single_word", false},
+                                 {"lstrip", false},
+                                 {"rstrip", false},
+                                 {"normalized", false},
+                                 {"special", type_of(id) == kControl}});
+    }
+    return added;
+  }
+
+  Json post_processor(const Kind& kind) const {
+    const bool adds_bos = file_.flag("tokenizer.ggml.add_bos_token").value_or(kind.begins_with_bos);
+    const auto bos = id_of("bos");
+    if (!adds_bos || !bos) return byte_level(true);
+    const std::string_view name = names_[*bos];
+    const Json token = JsonObject{{"SpecialToken", JsonObject{{"id", name}, {"type_id", 0}}}};
+    const auto text = [](const char* id, int type) {
+      return Json(JsonObject{{"Sequence", JsonObject{{"id", id}, {"type_id", type}}}});
+    };
+    return JsonObject{{"type", "TemplateProcessing"},
+                      {"single", JsonArray{token, text("A", 0)}},
+                      {"pair", JsonArray{token, text("A", 0), token, text("B", 1)}},
+                      {"special_tokens",
+                       JsonObject{{std::string(name),
+                                   JsonObject{{"id", name},
+                                              {"ids", JsonArray{static_cast<std::int64_t>(*bos)}},
+                                              {"tokens", JsonArray{name}}}}}}};
+  }
+
+  JsonObject document(const Kind& kind) const {
+    return {{"version", "1.0"},
+            {"truncation", nullptr},
+            {"padding", nullptr},
+            {"added_tokens", added_tokens()},
+            {"normalizer", kind.normalizer},
+            {"pre_tokenizer", kind.pre_tokenizer},
+            {"post_processor", post_processor(kind)},
+            {"decoder", byte_level(true)},
+            {"model", JsonObject{{"type", "BPE"},
+                                 {"dropout", nullptr},
+                                 {"unk_token", nullptr},
+                                 {"continuing_subword_prefix", nullptr},
+                                 {"end_of_word_suffix", nullptr},
+                                 {"fuse_unk", false},
+                                 {"byte_fallback", false},
+                                 {"ignore_merges", kind.ignores_merges},
+                                 {"vocab", vocabulary()},
+                                 {"merges", merges()}}}};
+  }
+
+  JsonObject settings() const {
+    JsonObject settings;
+    for (const auto& [name, role] : {std::pair{"bos_token", "bos"},
+                                     {"eos_token", "eos"},
+                                     {"pad_token", "padding"},
+                                     {"unk_token", "unknown"}})
+      if (const auto id = id_of(role)) settings[name] = names_[*id];
+    settings["clean_up_tokenization_spaces"] = false;
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast";
+    return settings;
+  }
+
+  const GgufFile& file_;
+  std::vector<std::string_view> names_;  // by id, into the mapping
+  std::vector<std::int64_t> types_;      // by id; empty: none are told
+};
+
+}  // namespace
+
+std::vector<std::pair<std::string, std::string>> gguf_tokenizer_files(
+    const GgufFile& file, std::vector<std::string>& notes) {
+  const auto model = file.text("tokenizer.ggml.model");
+  if (!model) {
+    notes.push_back("the GGUF file has no tokenizer: none was written");
+    return {};
+  }
+  const std::string pattern(file.text("tokenizer.ggml.pre").value_or("default"));
+  const auto kind = *model == "gpt2" ? kind_of(pattern) : std::nullopt;
+  if (!kind) {
+    notes.push_back(
+        "the GGUF file's tokenizer (" + dump_json(*model) + ", splitting as " + dump_json(pattern) +
+        ") cannot be rebuilt: put the original model's tokenizer.json beside the weights");
+    return {};
+  }
+  return TokenizerWriter(file).files(*kind);
+}
+
+}  // namespace lora
