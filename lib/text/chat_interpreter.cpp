@@ -68,9 +68,12 @@ class Interpreter {
       case SKind::set:
         assign(statement);
         break;
-      case SKind::set_block:
-        define(scopes_.back(), statement.names[0], captured(statement.body));
+      case SKind::set_block: {
+        // First, since the body may open scopes and move those that are here.
+        const Value text = captured(statement.body);
+        define(scopes_.back(), statement.names[0], text);
         break;
+      }
       case SKind::macro:
         define(scopes_.back(), statement.names[0], {Macro{&statement}});
         break;

@@ -162,5 +162,15 @@ TEST_CASE("a template that rewrites earlier turns cannot tell answers apart") {
                 [&] { assistant_ranges(chat, messages, {}, chat.render(messages, {})); });
 }
 
+TEST_CASE("a set block whose body opens scopes sets its name in the scope around it") {
+  const auto rendered = [](const char* source) {
+    return ChatTemplate::parse(source, "t").render(Json(JsonArray()), {}).text;
+  };
+  REQUIRE(rendered("{% set a %}{% for i in [1, 2] %}{% for j in [3, 4] %}{{ i * j }},{% endfor %}"
+                   "{% endfor %}{% endset %}[{{ a }}]") == "[3,4,6,8,]");
+  REQUIRE(rendered("{% macro m(x) %}{% set a %}{% for i in [x] %}{{ i }}{% endfor %}{% endset %}"
+                   "{{ a }}!{% endmacro %}{{ m(1) }}{{ m(2) }}") == "1!2!");
+}
+
 }  // namespace
 }  // namespace lora
