@@ -10,6 +10,7 @@
 #include "adapter/site.h"
 #include "adapter/tied_sites.h"
 #include "adapter/token_rows.h"
+#include "lora/base/equal_bytes.h"
 
 namespace lora {
 namespace {
@@ -78,7 +79,7 @@ class Accountant {
     const std::string base_name = to_base_name(source.parsed);
     const Tensor& tensor = adapter_.tensors.at(clean);
     const auto [kept, is_new] = adapter_.replacements.emplace(base_name, tensor);
-    if (!is_new && !is_same_tensor(kept->second, tensor))
+    if (!is_new && !has_equal_bytes(kept->second, tensor))
       report(Kind::duplicate, source.file_key,
              "gives the base parameter " + base_name + " a second value, expected one");
   }

@@ -4,6 +4,8 @@
 #include <utility>
 #include <vector>
 
+#include "lora/base/equal_bytes.h"
+
 namespace lora {
 namespace {
 
@@ -40,11 +42,6 @@ void set_others_apart(std::vector<KeySource>& keys, const TensorMap& tensors,
 
 }  // namespace
 
-bool is_same_tensor(const Tensor& x, const Tensor& y) {
-  return x.dtype == y.dtype && x.shape == y.shape &&
-         std::equal(x.bytes.begin(), x.bytes.end(), y.bytes.begin(), y.bytes.end());
-}
-
 KeyTable take_names(TensorMap tensors, const std::optional<std::string>& wanted, Adapter& adapter) {
   std::vector<KeySource> keys;
   for (const auto& [name, tensor] : tensors) keys.push_back({name, parse_key(name)});
@@ -69,7 +66,7 @@ KeyTable take_names(TensorMap tensors, const std::optional<std::string>& wanted,
       sources.emplace(clean, std::move(source));
       continue;
     }
-    const bool is_same = is_same_tensor(kept->second, tensor);
+    const bool is_same = has_equal_bytes(kept->second, tensor);
     if (!is_same || !is_redundant_copy(source))
       adapter.problems.push_back(
           {is_same ? KeyProblem::Kind::copy : KeyProblem::Kind::duplicate, source.file_key,

@@ -24,7 +24,4 @@ using KeyTable = std::map<std::string, KeySource>;
 /// is a problem unless it is PEFT's redundant copy with the same bytes.
 KeyTable take_names(TensorMap tensors, const std::optional<std::string>& wanted, Adapter& adapter);
 
-/// Same dtype, shape and bytes.
-bool is_same_tensor(const Tensor& x, const Tensor& y);
-
 }  // namespace lora

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "adapter/key_table.h"
+#include "lora/base/equal_bytes.h"
 
 namespace lora {
 namespace {
@@ -45,7 +45,7 @@ bool is_tied_copy(const Adapter& adapter, const ParsedKey& key, const Tensor& te
   return key.role == KeyRole::saved && key.parameter == "weight" && ensures_tying(adapter) &&
          std::any_of(
              adapter.replacements.begin(), adapter.replacements.end(),
-             [&](const auto& replacement) { return is_same_tensor(replacement.second, tensor); });
+             [&](const auto& replacement) { return has_equal_bytes(replacement.second, tensor); });
 }
 
 }  // namespace lora

@@ -6,7 +6,6 @@
 #include <cstring>
 #include <fstream>
 #include <limits>
-#include <set>
 #include <utility>
 
 #include "format/allocation_budget.h"
@@ -200,7 +199,8 @@ class Reader {
     const std::string_view name = take_name("a tensor's name");
     spend(kTensorBytes + 3 * name.size());
     tensor.name = name;
-    if (!names_.insert(name).second) throw fail(tensor, "found twice, expected unique names");
+    if (!file_.places.emplace(name, file_.tensors.size()).second)
+      throw fail(tensor, "found twice, expected unique names");
     const auto extents = take<std::uint32_t>("a tensor's number of extents");
     if (extents > kMostExtents)
       throw fail(tensor, "found " + std::to_string(extents) + " extents, expected at most " +
@@ -290,7 +290,6 @@ class Reader {
   std::span<const std::byte> bytes_;
   AllocationBudget budget_;
   std::size_t at_ = 0;
-  std::set<std::string_view> names_;  // into the mapping
 };
 
 // The value of a key as one of the types that `read` understands.
@@ -364,9 +363,8 @@ const GgufArray* GgufFile::array(std::string_view key) const {
 }
 
 const GgufTensor* GgufFile::find(std::string_view name) const {
-  const auto found = std::find_if(tensors.begin(), tensors.end(),
-                                  [&](const GgufTensor& tensor) { return tensor.name == name; });
-  return found == tensors.end() ? nullptr : &*found;
+  const auto found = places.find(name);
+  return found == places.end() ? nullptr : &tensors[found->second];
 }
 
 bool looks_like_gguf(const std::filesystem::path& path) {

@@ -4,12 +4,13 @@
 
 #include "lora/adapter/keys.h"
 #include "ops/repair_name_steps.h"
+#include "ops/rules/grouping.h"
 #include "ops/rules/rule.h"
 
 namespace lora {
 namespace {
 
-constexpr std::string_view kPeftPrefix = "base_model.model.";
+using rules::kPeftPrefix;
 
 std::string with_dot(std::string text) {
   if (!text.empty() && text.back() != '.') text += '.';

@@ -7,12 +7,13 @@
 #include "lora/base/equal_bytes.h"
 #include "lora/base/error.h"
 #include "ops/repair_name_steps.h"
+#include "ops/rules/grouping.h"
 #include "ops/rules/rule.h"
 
 namespace lora {
 namespace {
 
-constexpr std::string_view kPeftPrefix = "base_model.model.";
+using rules::kPeftPrefix;
 
 std::string why_wrapped(const std::string& wrapper) {
   if (wrapper == "_orig_mod") return "torch.compile names what it wraps so";

@@ -33,7 +33,7 @@ bool declares(const AdapterConfig& config, const ParsedKey& key, bool module_has
 std::optional<std::string> owner_of(const ParsedKey& key, const std::string& name) {
   if (key.role == KeyRole::original) return std::nullopt;
   if (!key.is_lora() && !has_component(name, "modules_to_save")) return std::nullopt;
-  return key.adapter_name.empty() ? "default" : key.adapter_name;
+  return key.adapter_name.empty() ? kDefaultAdapter : key.adapter_name;
 }
 
 std::string choose(const std::vector<std::string>& names, const std::optional<std::string>& name,

@@ -10,13 +10,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-using Arguments = std::vector<std::string>;
-
-CommandResult run(Arguments arguments) {
-  arguments.insert(arguments.begin(), "verify");
-  return lora::testing::lora(arguments);
-}
-
 AdapterConfig with_rank(std::int64_t rank) {
   AdapterConfig config = sample_config();
   config.rank = rank;
@@ -40,7 +33,7 @@ struct Checkout {
     write_file(adapter(name) / kAdapterConfigName, dump_adapter_config(with_rank(rank)));
   }
   CommandResult check(const std::string& name) const {
-    return run({path(name), "--baseline", known()});
+    return lora_verify({path(name), "--baseline", known()});
   }
 };
 
@@ -49,11 +42,11 @@ struct Checkout {
 TEST_CASE("a baseline is written once, accepts what it lists, and says what is stale") {
   const Checkout checkout;
   const CommandResult written =
-      run({checkout.path("edited"), "--write-baseline", checkout.known()});
+      lora_verify({checkout.path("edited"), "--write-baseline", checkout.known()});
   REQUIRE(written.code == 1);
   REQUIRE(contains(written.err, "wrote 1 finding to baseline"));
   REQUIRE(contains(read_file(checkout.known()), "\"adapter\": \"adapters/edited\""));
-  REQUIRE(run({checkout.path("edited"), "--write-baseline", checkout.known()}).code == 5);
+  REQUIRE(lora_verify({checkout.path("edited"), "--write-baseline", checkout.known()}).code == 5);
   const CommandResult accepted = checkout.check("edited");
   REQUIRE(accepted.code == 0);
   REQUIRE(contains(accepted.out, "1 finding accepted by the baseline"));
@@ -61,7 +54,8 @@ TEST_CASE("a baseline is written once, accepts what it lists, and says what is s
   // Adapters that were not part of the run cannot be judged.
   REQUIRE(!contains(checkout.check("good").err, "no longer there"));
   write_file(checkout.adapter("edited") / kAdapterConfigName, dump_adapter_config(sample_config()));
-  CommandResult stale = run({checkout.path("edited"), "--baseline", checkout.known(), "--json"});
+  CommandResult stale =
+      lora_verify({checkout.path("edited"), "--baseline", checkout.known(), "--json"});
   REQUIRE(stale.code == 0);
   REQUIRE(contains(stale.err, "1 finding of baseline " + checkout.known() + " no longer there"));
   const JsonArray& entries = *stale.result().find("baseline")->find("stale")->as_array();
@@ -69,18 +63,18 @@ TEST_CASE("a baseline is written once, accepts what it lists, and says what is s
   REQUIRE(*entries[0].find("adapter") == Json("adapters/edited"));
   // Neither can rules that were not looked at.
   REQUIRE(!contains(
-      run({checkout.path("edited"), "--baseline", checkout.known(), "--select", "LV4"}).err,
+      lora_verify({checkout.path("edited"), "--baseline", checkout.known(), "--select", "LV4"}).err,
       "no longer there"));
-  REQUIRE(run({checkout.path("good"), "--baseline", checkout.path("none.json")}).code == 3);
-  REQUIRE(run({checkout.path("edited"), "--baseline", checkout.known(), "--write-baseline",
-               checkout.known(), "-f"})
+  REQUIRE(lora_verify({checkout.path("good"), "--baseline", checkout.path("none.json")}).code == 3);
+  REQUIRE(lora_verify({checkout.path("edited"), "--baseline", checkout.known(), "--write-baseline",
+                       checkout.known(), "-f"})
               .code == 0);
   REQUIRE(contains(read_file(checkout.known()), "\"accepted\": []"));
 }
 
 TEST_CASE("a baseline of one adapter accepts neither new damage nor another adapter") {
   const Checkout checkout;
-  run({checkout.path("edited"), "--write-baseline", checkout.known()});
+  lora_verify({checkout.path("edited"), "--write-baseline", checkout.known()});
   REQUIRE(checkout.check("edited").code == 0);
   checkout.set_rank("edited", 5);
   REQUIRE(checkout.check("edited").code == 1);
@@ -97,8 +91,10 @@ TEST_CASE("a baseline of one adapter accepts neither new damage nor another adap
 
 TEST_CASE("a baseline of several adapters accepts each one's own findings") {
   const Checkout checkout;
-  run({checkout.root.string() + "/adapters/*", "--write-baseline", checkout.known()});
-  REQUIRE(run({checkout.root.string() + "/adapters/*", "--baseline", checkout.known()}).code == 0);
+  lora_verify({checkout.root.string() + "/adapters/*", "--write-baseline", checkout.known()});
+  REQUIRE(
+      lora_verify({checkout.root.string() + "/adapters/*", "--baseline", checkout.known()}).code ==
+      0);
   REQUIRE(checkout.check("edited").code == 0);
   fs::rename(checkout.adapter("edited"), checkout.adapter("other"));
   REQUIRE(checkout.check("other").code == 1);
@@ -106,15 +102,15 @@ TEST_CASE("a baseline of several adapters accepts each one's own findings") {
 
 TEST_CASE("a baseline moves with its checkout") {
   const Checkout checkout;
-  run({checkout.root.string() + "/adapters/*", "--write-baseline", checkout.known()});
+  lora_verify({checkout.root.string() + "/adapters/*", "--write-baseline", checkout.known()});
   const fs::path moved = checkout.directory / "another/place";
   fs::create_directories(moved.parent_path());
   fs::rename(checkout.root, moved);
   const std::string known = (moved / "known.json").string();
-  REQUIRE(run({moved.string() + "/adapters/*", "--baseline", known}).code == 0);
+  REQUIRE(lora_verify({moved.string() + "/adapters/*", "--baseline", known}).code == 0);
   // And it is found from another folder by relative paths.
   const fs::path relative = fs::relative(moved);
-  REQUIRE(run({(relative / "adapters/edited").string(), "--baseline",
-               (relative / "known.json").string()})
+  REQUIRE(lora_verify({(relative / "adapters/edited").string(), "--baseline",
+                       (relative / "known.json").string()})
               .code == 0);
 }

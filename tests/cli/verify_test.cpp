@@ -12,13 +12,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-using Arguments = std::vector<std::string>;
-
-CommandResult run(Arguments arguments) {
-  arguments.insert(arguments.begin(), "verify");
-  return lora::testing::lora(arguments);
-}
-
 /// "good" is recorded and whole, "edited" has another alpha than its record, "missing" is none.
 struct Adapters {
   TempDir directory;
@@ -49,7 +42,7 @@ std::size_t count_lines(const std::string& text, std::string_view start) {
 void write_wide(const fs::path& path, int modules) {
   TensorMap tensors;
   AdapterConfig config = sample_config();
-  config.target_modules = Arguments{"q_proj"};
+  config.target_modules = std::vector<std::string>{"q_proj"};
   for (int i = 0; i < modules; ++i) {
     const std::string key = "base_model.model.layers." + std::to_string(i) + ".q_proj.lora_";
     tensors[key + "A.weight"] = normal_tensor(key + "A", {4, 6}, 0.3);
@@ -61,12 +54,12 @@ void write_wide(const fs::path& path, int modules) {
 }  // namespace
 
 TEST_CASE("explain takes ids, beginnings and names, several at once, in text and as JSON") {
-  const CommandResult text = run({"--explain", "LV501,key-missing"});
+  const CommandResult text = lora_verify({"--explain", "LV501,key-missing"});
   REQUIRE(text.code == 0);
   REQUIRE(contains(text.out, "LV302 key-missing (error, check architecture)"));
   REQUIRE(contains(text.out, "LV501 base-mismatch"));
   for (const char* part : {"looks at", "means", "fix"}) REQUIRE(contains(text.out, part));
-  CommandResult json = run({"--explain", "LV50", "--json"});
+  CommandResult json = lora_verify({"--explain", "LV50", "--json"});
   const JsonArray& rules = *json.result().find("rules")->as_array();
   REQUIRE(rules.size() >= 5);
   for (const Json& rule : rules) {
@@ -80,7 +73,7 @@ TEST_CASE(
     "an unknown rule is a usage error with the closest one, for every flag that takes rules") {
   const Adapters adapters;
   for (const char* flag : {"--explain", "--select", "--ignore"}) {
-    const CommandResult result = run({adapters.good, flag, "key-mising"});
+    const CommandResult result = lora_verify({adapters.good, flag, "key-mising"});
     REQUIRE(result.code == 2);
     REQUIRE(contains(result.err, std::string("cannot use \"key-mising\" for ") + flag));
     REQUIRE(contains(result.err, "did you mean key-missing?"));
@@ -89,19 +82,19 @@ TEST_CASE(
 
 TEST_CASE("ignored findings change the exit code, are counted, and never those of a missing path") {
   Adapters adapters;
-  REQUIRE(run({adapters.edited}).code == 1);
-  const CommandResult ignored = run({adapters.edited, "--ignore", "scaling-changed"});
+  REQUIRE(lora_verify({adapters.edited}).code == 1);
+  const CommandResult ignored = lora_verify({adapters.edited, "--ignore", "scaling-changed"});
   REQUIRE(ignored.code == 0);
   REQUIRE(contains(ignored.out, "1 finding left out (--select, --ignore)"));
-  REQUIRE(run({adapters.edited, "--select", "LV4"}).code == 0);
-  REQUIRE(run({adapters.edited, "--select", "LV2"}).code == 1);
-  REQUIRE(run({adapters.missing, "--ignore", "LV1"}).code == 3);
+  REQUIRE(lora_verify({adapters.edited, "--select", "LV4"}).code == 0);
+  REQUIRE(lora_verify({adapters.edited, "--select", "LV2"}).code == 1);
+  REQUIRE(lora_verify({adapters.missing, "--ignore", "LV1"}).code == 3);
 }
 
 TEST_CASE("a healthy adapter of 210 modules is one screen of at most 40 lines") {
   const TempDir directory;
   write_wide(directory / "wide", 210);
-  const CommandResult result = run({(directory / "wide").string()});
+  const CommandResult result = lora_verify({(directory / "wide").string()});
   REQUIRE(result.code == 0);
   INFO(result.out);
   REQUIRE(std::count(result.out.begin(), result.out.end(), '\n') <= 40);
@@ -111,17 +104,17 @@ TEST_CASE("a healthy adapter of 210 modules is one screen of at most 40 lines") 
 TEST_CASE("several adapters and a quoted pattern end with a summary") {
   Adapters adapters;
   write_file(adapters.directory / "adapters/README.md", "no adapter\n");
-  const CommandResult result = run({adapters.file("adapters") + "/*", adapters.missing});
+  const CommandResult result = lora_verify({adapters.file("adapters") + "/*", adapters.missing});
   REQUIRE(result.code == 3);
   REQUIRE(contains(result.err, "leaving out 1 file that"));
   REQUIRE(contains(result.out, "3 adapters: 1 plausible, 1 contradicted, 1 unreadable"));
   REQUIRE(!contains(result.out, "dW mean"));
-  CommandResult json = run({adapters.good, adapters.edited, "--json"});
+  CommandResult json = lora_verify({adapters.good, adapters.edited, "--json"});
   const Json& summary = *json.result().find("summary");
   REQUIRE(summary.find("plausible")->as_int() == 1);
   REQUIRE(summary.find("contradicted")->as_int() == 1);
   REQUIRE(summary.find("errors")->as_int() == 1);
-  REQUIRE(run({adapters.file("nothing-*")}).code == 3);
+  REQUIRE(lora_verify({adapters.file("nothing-*")}).code == 3);
 }
 
 TEST_CASE("adapters of one run: which cannot be loaded together, and which are for other bases") {
@@ -135,38 +128,39 @@ TEST_CASE("adapters of one run: which cannot be loaded together, and which are f
   };
   const std::string a = write("a", "one", BiasMode::all), b = write("b", "one", BiasMode::all);
   const std::string c = write("c", "two", BiasMode::all);
-  const CommandResult same = run({a, b, "--strict"});
+  const CommandResult same = lora_verify({a, b, "--strict"});
   // They are no worse for it: nobody asked to load them together.
   REQUIRE(same.code == 0);
   REQUIRE(contains(same.out, "note LV318 cannot be loaded together with " + b + " (they train"));
   REQUIRE(contains(same.out, "note LV318 cannot be loaded together with " + a + " (they train"));
   REQUIRE(!contains(same.out, "different bases"));
-  const CommandResult three = run({(directory / "*").string()});
+  const CommandResult three = lora_verify({(directory / "*").string()});
   REQUIRE(three.code == 0);
   REQUIRE(contains(
       three.out, "they are for 2 different bases and cannot all be loaded together:\n  one: " + a +
                      ", " + b + "\n  two: " + c + "\n"));
   REQUIRE(count_lines(three.out, "note LV318") == 2);
-  CommandResult json = run({a, c, "--json"});
+  CommandResult json = lora_verify({a, c, "--json"});
   const JsonArray& bases = *json.result().find("summary")->find("bases")->as_array();
   REQUIRE(bases.size() == 2);
   REQUIRE(*bases[1].find("name") == Json("two"));
   REQUIRE(bases[1].find("root")->is_null());
   REQUIRE(*bases[1].find("adapters") == Json(JsonArray{c}));
-  REQUIRE(!contains(run({a, c}).out, "LV318"));
+  REQUIRE(!contains(lora_verify({a, c}).out, "LV318"));
 }
 
 TEST_CASE("the text has colour where it is asked for") {
   const Adapters adapters;
-  REQUIRE(contains(run({adapters.edited, "--color", "always"}).out, "\033[1;31merror LV204"));
-  REQUIRE(!contains(run({adapters.edited}).out, "\033["));
+  REQUIRE(
+      contains(lora_verify({adapters.edited, "--color", "always"}).out, "\033[1;31merror LV204"));
+  REQUIRE(!contains(lora_verify({adapters.edited}).out, "\033["));
 }
 
 TEST_CASE("github: one annotation a finding, escaped, and nothing else on stdout") {
   Adapters adapters;
   const fs::path odd = adapters.directory / "a,b:100%";
   fs::rename(adapters.edited, odd);
-  const CommandResult result = run({odd.string(), "--format", "github"});
+  const CommandResult result = lora_verify({odd.string(), "--format", "github"});
   REQUIRE(result.code == 1);
   REQUIRE(count_lines(result.out, "::error file=") == 1);
   REQUIRE(count_lines(result.out, "::") ==
@@ -178,7 +172,7 @@ TEST_CASE("github: one annotation a finding, escaped, and nothing else on stdout
 TEST_CASE("junit: suites, cases by check, failures, skipped checks, and counts that add up") {
   Adapters adapters;
   const CommandResult result =
-      run({adapters.good, adapters.edited, adapters.missing, "--format", "junit"});
+      lora_verify({adapters.good, adapters.edited, adapters.missing, "--format", "junit"});
   REQUIRE(result.code == 3);
   REQUIRE(result.out.starts_with("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites"));
   REQUIRE(count_lines(result.out, "  <testsuite ") == 3);
@@ -199,14 +193,14 @@ TEST_CASE("junit: names with markup and control characters stay well-formed") {
   const TempDir directory;
   const fs::path odd = directory / "a<b>&\"\x01\"";
   write_sample(odd, sample_config(), sample_tensors());
-  const CommandResult result = run({odd.string(), "--format", "junit"});
+  const CommandResult result = lora_verify({odd.string(), "--format", "junit"});
   REQUIRE(contains(result.out, "a&lt;b&gt;&amp;&quot;\\x01&quot;"));
   REQUIRE(!contains(result.out, "\x01"));
 }
 
 TEST_CASE("sarif: version, rules, results with locations and stable fingerprints") {
   Adapters adapters;
-  const CommandResult result = run({adapters.edited, "--format", "sarif"});
+  const CommandResult result = lora_verify({adapters.edited, "--format", "sarif"});
   REQUIRE(result.code == 1);
   const Json document = parse_json(result.out, "sarif");
   REQUIRE(*document.find("version")->as_string() == "2.1.0");
@@ -232,7 +226,7 @@ TEST_CASE("sarif: version, rules, results with locations and stable fingerprints
   REQUIRE(only.find("invocations")->as_array()->at(0).find("exitCode")->as_int() == 1);
   // The same finding has the same fingerprint on another day; another alpha is another finding.
   const auto fingerprints = [&] {
-    const Json now = parse_json(run({adapters.edited, "--format", "sarif"}).out, "sarif");
+    const Json now = parse_json(lora_verify({adapters.edited, "--format", "sarif"}).out, "sarif");
     return *now.find("runs")->as_array()->at(0).find("results")->as_array()->at(0).find(
         "partialFingerprints");
   };
@@ -246,8 +240,9 @@ TEST_CASE("sarif: version, rules, results with locations and stable fingerprints
 TEST_CASE("sarif: findings of a baseline are there, suppressed") {
   Adapters adapters;
   const std::string baseline = adapters.file("known.json");
-  run({adapters.edited, "--write-baseline", baseline});
-  const CommandResult result = run({adapters.edited, "--baseline", baseline, "--format", "sarif"});
+  lora_verify({adapters.edited, "--write-baseline", baseline});
+  const CommandResult result =
+      lora_verify({adapters.edited, "--baseline", baseline, "--format", "sarif"});
   REQUIRE(result.code == 0);
   const Json document = parse_json(result.out, "sarif");
   const JsonArray& results = *document.find("runs")->as_array()->at(0).find("results")->as_array();
@@ -257,11 +252,11 @@ TEST_CASE("sarif: findings of a baseline are there, suppressed") {
 
 TEST_CASE("a failure of the run is part of the document, and --json is another format") {
   const Adapters adapters;
-  const Arguments bad_base{adapters.good, "--base", adapters.missing, "--format"};
+  const std::vector<std::string> bad_base{adapters.good, "--base", adapters.missing, "--format"};
   const auto with = [&](const char* format) {
-    Arguments arguments = bad_base;
+    std::vector<std::string> arguments = bad_base;
     arguments.emplace_back(format);
-    CommandResult result = run(arguments);
+    CommandResult result = lora_verify(arguments);
     REQUIRE(result.code == 3);
     return result.out;
   };
@@ -271,13 +266,13 @@ TEST_CASE("a failure of the run is part of the document, and --json is another f
   const Json& invocation =
       sarif.find("runs")->as_array()->at(0).find("invocations")->as_array()->at(0);
   REQUIRE(invocation.find("executionSuccessful")->as_bool() == false);
-  REQUIRE(run({adapters.good, "--format", "sarif", "--json"}).code == 2);
+  REQUIRE(lora_verify({adapters.good, "--format", "sarif", "--json"}).code == 2);
 }
 
 TEST_CASE("full hashes what the lock vouches for, and the text says which was done") {
   const Adapters adapters;
-  REQUIRE(contains(run({adapters.good, "--base", adapters.base_path}).out,
+  REQUIRE(contains(lora_verify({adapters.good, "--base", adapters.base_path}).out,
                    "2 targeted tensors hashed, base.lock.json vouches for the other 2"));
-  REQUIRE(contains(run({adapters.good, "--base", adapters.base_path, "--full"}).out,
+  REQUIRE(contains(lora_verify({adapters.good, "--base", adapters.base_path, "--full"}).out,
                    "all 4 tensors hashed"));
 }

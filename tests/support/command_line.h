@@ -55,6 +55,12 @@ inline CommandResult lora_ok(const std::vector<std::string>& arguments) {
   return result;
 }
 
+/// `lora verify` with these arguments.
+inline CommandResult lora_verify(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), "verify");
+  return lora(arguments);
+}
+
 inline bool contains(const std::string& text, std::string_view part) {
   return text.find(part) != std::string::npos;
 }

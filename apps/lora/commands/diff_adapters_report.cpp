@@ -1,6 +1,4 @@
 #include <algorithm>
-#include <cmath>
-#include <limits>
 
 #include "commands/diff_lists.h"
 #include "commands/diff_report.h"
@@ -17,11 +15,6 @@ void print_fields(const std::vector<FieldDifference>& fields, Console& console) 
                printable(field.a.empty() ? "(absent)" : field.a),
                printable(field.b.empty() ? "(absent)" : field.b), field.effect});
   print_table(table, fields.size(), fields.size(), console);
-}
-
-// NaN sorts as the largest.
-double sort_key(double relative) {
-  return std::isnan(relative) ? std::numeric_limits<double>::infinity() : relative;
 }
 
 std::string pair_text(const std::string& x, const std::string& y) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace lora::cli {
 namespace {
@@ -29,6 +30,10 @@ void print_table(const Table& table, std::size_t shown, std::size_t count, Conso
 
 std::string ratio_text(double part, double whole) {
   return number_text(whole == 0 ? 0 : part / whole);
+}
+
+double sort_key(double relative) {
+  return std::isnan(relative) ? std::numeric_limits<double>::infinity() : relative;
 }
 
 JsonArray names_json(const std::vector<std::string>& names) {

@@ -22,6 +22,9 @@ void print_table(const Table& table, std::size_t shown, std::size_t count, Conso
 /// Part over whole: 0 where nothing is there, "nan" where a value is not finite.
 std::string ratio_text(double part, double whole);
 
+/// For lists with the largest first: NaN is the largest.
+double sort_key(double relative);
+
 JsonArray names_json(const std::vector<std::string>& names);
 JsonArray numbers_json(const std::vector<double>& values);
 JsonObject heat_map_json(const HeatMap& map);

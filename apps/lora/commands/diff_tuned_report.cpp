@@ -1,6 +1,4 @@
 #include <algorithm>
-#include <cmath>
-#include <limits>
 
 #include "commands/diff_lists.h"
 #include "commands/diff_report.h"
@@ -32,10 +30,7 @@ void print_diff(const TunedDiff& diff, bool all, Console& console) {
                ", cosine " + number_text(diff.cosine, 6) + ", best scale " +
                number_text(diff.best_scale, 6));
   std::stable_sort(compared.begin(), compared.end(), [](const auto* x, const auto* y) {
-    const auto key = [](double value) {
-      return std::isnan(value) ? std::numeric_limits<double>::infinity() : value;
-    };
-    return key(x->relative) > key(y->relative);
+    return sort_key(x->relative) > sort_key(y->relative);
   });
   Table table({"  module", "|dW|", "|tuned - base|", "relative", "of it rounding", "cosine",
                "best scale", "relative then"},

@@ -17,7 +17,8 @@ void dora_incomplete(const Subject& subject, Report& report) {
   Names without, with;
   for (const LoraModule& module : adapter.modules) {
     // A magnitude of the wrong shape is in the file and reported as such.
-    const std::string key = "base_model.model." + module.module_path + ".lora_magnitude_vector";
+    const std::string key =
+        std::string(kPeftPrefix) + module.module_path + ".lora_magnitude_vector";
     (module.magnitude || adapter.tensors.contains(key) ? with : without)
         .push_back(module.module_path);
   }
@@ -46,7 +47,7 @@ void lora_bias_incomplete(const Subject& subject, Report& report) {
   Names without, with;
   for (const LoraModule& module : adapter.modules) {
     if (!takes_lora_bias(module) || !module.tied_to.empty()) continue;
-    const std::string key = "base_model.model." + module.module_path + ".lora_B.bias";
+    const std::string key = std::string(kPeftPrefix) + module.module_path + ".lora_B.bias";
     (module.bias || adapter.tensors.contains(key) ? with : without).push_back(module.module_path);
   }
   if (adapter.config.lora_bias && !without.empty()) {

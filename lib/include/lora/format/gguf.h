@@ -96,7 +96,8 @@ struct GgufFile {
   std::filesystem::path path;
   std::uint32_t version = 0;
   std::map<std::string, GgufValue, std::less<>> metadata;
-  std::vector<GgufTensor> tensors;  ///< in file order
+  std::vector<GgufTensor> tensors;                         ///< in file order
+  std::map<std::string, std::size_t, std::less<>> places;  ///< of tensors by name
   std::shared_ptr<const MappedFile> mapping;
 
   /// The value of `key` as the asked type; nullopt when there is none. Throws Error(malformed) with
