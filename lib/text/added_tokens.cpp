@@ -73,8 +73,8 @@ const AddedTokenMatcher::Entry* AddedTokenMatcher::match(std::string_view text,
   return entry;
 }
 
-std::vector<TextSpan> AddedTokenMatcher::split(std::string_view text) const {
-  std::vector<TextSpan> spans;
+void AddedTokenMatcher::split(std::string_view text,
+                              const std::function<void(const TextSpan&)>& receive) const {
   std::size_t covered = 0;
   std::size_t i = 0;
   while (i < text.size()) {
@@ -94,12 +94,11 @@ std::vector<TextSpan> AddedTokenMatcher::split(std::string_view text) const {
     }
     if (token.lstrip) begin = std::max(white_space_before(text, begin), covered);
     if (token.rstrip) end = white_space_after(text, end);
-    if (covered < begin) spans.push_back({-1, covered, begin});
-    spans.push_back({token.id, begin, end});
+    if (covered < begin) receive({-1, covered, begin});
+    receive({token.id, begin, end});
     covered = end;
   }
-  if (covered < text.size()) spans.push_back({-1, covered, text.size()});
-  return spans;
+  if (covered < text.size()) receive({-1, covered, text.size()});
 }
 
 }  // namespace lora::text

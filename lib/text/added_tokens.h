@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -37,8 +38,9 @@ class AddedTokenMatcher {
   void index();
   bool empty() const { return entries_.empty(); }
 
-  /// Cuts `text` into spans, in order. Empty stretches between tokens are left out.
-  std::vector<TextSpan> split(std::string_view text) const;
+  /// Cuts `text` into spans and hands them over in order. Empty stretches between tokens are left
+  /// out.
+  void split(std::string_view text, const std::function<void(const TextSpan&)>& receive) const;
 
  private:
   static constexpr std::uint32_t kNone = 0xFFFFFFFF;

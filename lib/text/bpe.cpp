@@ -7,6 +7,8 @@
 #include <queue>
 
 #include "format/in_quotes.h"
+#include "lora/base/error.h"
+#include "lora/text/tokenizer.h"
 #include "text/byte_alphabet.h"
 #include "text/component.h"
 #include "text/utf8.h"
@@ -264,6 +266,12 @@ void Bpe::encode(std::string_view piece, BpeCache& cache, std::vector<std::int64
     }
   }
 
+  if (piece.size() > Tokenizer::kMaxWordBytes)
+    throw Error(ErrorKind::malformed,
+                "cannot tokenize text: the word that starts with " +
+                    in_quotes(piece.substr(0, 40)) + " has " + std::to_string(piece.size()) +
+                    " bytes, expected at most " + std::to_string(Tokenizer::kMaxWordBytes) +
+                    " without a place to cut it");
   std::vector<std::uint32_t> ids;
   const std::uint32_t whole = ignore_merges_ ? by_bytes_.find(piece) : TokenIndex::kNone;
   if (whole != TokenIndex::kNone) {

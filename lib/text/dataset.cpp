@@ -24,7 +24,7 @@ Example Dataset::example(std::size_t index) const {
                                          std::to_string(ends_.size()) + " sequences");
   const auto begin = static_cast<std::ptrdiff_t>(index == 0 ? 0 : ends_[index - 1]);
   const auto end = static_cast<std::ptrdiff_t>(ends_[index]);
-  const std::vector<std::int32_t>& labels = labels_.empty() ? ids_ : labels_;
+  const std::deque<std::int32_t>& labels = labels_.empty() ? ids_ : labels_;
   return {{ids_.begin() + begin, ids_.begin() + end},
           {labels.begin() + begin, labels.begin() + end},
           origin_of(index)};

@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <cstring>
+#include <span>
 #include <string>
+#include <utility>
 
 #include "lora/base/checked.h"
 #include "lora/base/error.h"
@@ -43,6 +45,60 @@ std::string_view text_of(const MappedFile& file) {
   return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
 }
 
+// Cuts a stream of tokens into examples of seq_len.
+class Blocks {
+ public:
+  Blocks(std::string name, const DataOptions& options, Dataset& data)
+      : name_(std::move(name)), options_(options), data_(data) {
+    options_.max_positions = 0;  // of a block, not of the stream; the caller has compared
+  }
+
+  void add(std::span<const std::int64_t> part) {
+    const auto length = static_cast<std::size_t>(options_.seq_len);
+    while (!part.empty()) {
+      const auto taken = part.first(std::min(part.size(), length - block_.size()));
+      block_.insert(block_.end(), taken.begin(), taken.end());
+      part = part.subspan(taken.size());
+      if (block_.size() == length) close();
+    }
+  }
+
+  void finish() {
+    const std::size_t total = closed_ * static_cast<std::size_t>(options_.seq_len) + block_.size();
+    if (closed_ == 0)
+      throw Error(ErrorKind::malformed, "cannot use " + name_ + ": it has " +
+                                            std::to_string(total) +
+                                            " tokens, expected at least one block of " +
+                                            std::to_string(options_.seq_len))
+          .in_file(name_)
+          .with_hint("a smaller --seq-len");
+    if (block_.empty()) return;
+    data_.notes.push_back(name_ + ": the last " + std::to_string(block_.size()) + " of " +
+                          std::to_string(total) + " tokens do not fill a block and are left out");
+  }
+
+ private:
+  void close() {
+    const std::size_t first = closed_ * block_.size();
+    if (const std::string problem = text::problem_with_ids(block_, options_); !problem.empty())
+      throw Error(ErrorKind::incompatible,
+                  "cannot use " + name_ + ": in its tokens from " + std::to_string(first) +
+                      " on, " + problem)
+          .in_file(name_);
+    const std::size_t last = first + block_.size() - 1;
+    data_.append({block_, block_,
+                  name_ + ", tokens " + std::to_string(first) + " to " + std::to_string(last)});
+    ++closed_;
+    block_.clear();
+  }
+
+  std::string name_;
+  DataOptions options_;
+  Dataset& data_;
+  std::vector<std::int64_t> block_;
+  std::size_t closed_ = 0;
+};
+
 void load_text(const MappedFile& file, const DataOptions& options, Dataset& data) {
   const std::string name = file.path().string();
   if (options.loss_on == LossOn::completion)
@@ -56,43 +112,18 @@ void load_text(const MappedFile& file, const DataOptions& options, Dataset& data
                                              std::to_string(options.max_positions) + " positions")
         .in_file(name)
         .with_hint("--seq-len " + std::to_string(options.max_positions));
-  std::vector<std::int64_t> ids;
+  Blocks blocks(name, options, data);
   try {
-    ids = text::required_tokenizer(options, name).encode(text_of(file), true);
+    text::required_tokenizer(options, name)
+        .encode_parts(text_of(file), true,
+                      [&](std::span<const std::int64_t> part) { blocks.add(part); });
   } catch (Error& error) {
+    if (!error.file().empty()) throw;
     throw Error(error.kind(), "cannot use " + name + ": " + error.message())
         .in_file(name)
         .with_hint(error.hint());
   }
-  // The stream may be longer than the model's positions, its blocks may not.
-  DataOptions ids_only = options;
-  ids_only.max_positions = 0;
-  if (const std::string problem = ids.empty() ? "" : text::problem_with_ids(ids, ids_only);
-      !problem.empty())
-    throw Error(ErrorKind::incompatible, "cannot use " + name + ": " + problem).in_file(name);
-
-  const auto length = static_cast<std::size_t>(options.seq_len);
-  const std::size_t blocks = ids.size() / length;
-  if (blocks == 0)
-    throw Error(ErrorKind::malformed,
-                "cannot use " + name + ": it has " + std::to_string(ids.size()) +
-                    " tokens, expected at least one block of " + std::to_string(length))
-        .in_file(name)
-        .with_hint("a smaller --seq-len");
-  for (std::size_t block = 0; block < blocks; ++block) {
-    const std::size_t first = block * length;
-    const auto begin = ids.begin() + static_cast<std::ptrdiff_t>(first);
-    Example example;
-    example.input_ids.assign(begin, begin + static_cast<std::ptrdiff_t>(length));
-    example.labels = example.input_ids;
-    example.origin =
-        name + ", tokens " + std::to_string(first) + " to " + std::to_string(first + length - 1);
-    data.append(example);
-  }
-  if (const std::size_t rest = ids.size() - blocks * length; rest != 0)
-    data.notes.push_back(name + ": the last " + std::to_string(rest) + " of " +
-                         std::to_string(ids.size()) +
-                         " tokens do not fill a block and are left out");
+  blocks.finish();
 }
 
 struct Line {

@@ -1,8 +1,10 @@
 #include "text/example_reader.h"
 
 #include <algorithm>
-#include <initializer_list>
+#include <array>
 #include <limits>
+#include <span>
+#include <utility>
 
 #include "lora/base/error.h"
 #include "lora/format/json.h"
@@ -44,11 +46,34 @@ std::vector<std::int64_t> integers(const Json& value, std::string_view key) {
   return out;
 }
 
-std::vector<std::int64_t> ids_with_end(const std::string& text, const Tokenizer& tokenizer) {
-  std::vector<std::int64_t> ids = tokenizer.encode(text, true);
-  const auto eos = tokenizer.eos_id();
-  if (eos && (ids.empty() || ids.back() != *eos)) ids.push_back(*eos);
-  return ids;
+// The tokens that a sequence keeps, and how many there are.
+struct Tokens {
+  std::vector<std::int64_t> ids;  // the first seq_len
+  std::int64_t count = 0;
+  std::int64_t last = -1;
+
+  void add(std::span<const std::int64_t> part, std::int64_t seq_len) {
+    const auto room = static_cast<std::size_t>(seq_len) - ids.size();
+    const auto kept = part.first(std::min(room, part.size()));
+    ids.insert(ids.end(), kept.begin(), kept.end());
+    count += static_cast<std::int64_t>(part.size());
+    last = part.back();
+  }
+};
+
+Tokens tokens_of(std::string_view text, bool add_special_tokens, const DataOptions& options) {
+  Tokens tokens;
+  options.tokenizer->encode_parts(
+      text, add_special_tokens,
+      [&](std::span<const std::int64_t> part) { tokens.add(part, options.seq_len); });
+  return tokens;
+}
+
+Tokens tokens_with_end(std::string_view text, const DataOptions& options) {
+  Tokens tokens = tokens_of(text, true, options);
+  if (const auto eos = options.tokenizer->eos_id(); eos && tokens.last != *eos)
+    tokens.add(std::array{*eos}, options.seq_len);
+  return tokens;
 }
 
 std::size_t common_prefix(const std::vector<std::int64_t>& a, const std::vector<std::int64_t>& b) {
@@ -58,32 +83,44 @@ std::size_t common_prefix(const std::vector<std::int64_t>& a, const std::vector<
       a.begin());
 }
 
-Example of_text(const Json& line, const DataOptions& options) {
+LineResult result_of(Tokens tokens) {
+  LineResult result;
+  result.example.input_ids = std::move(tokens.ids);
+  result.tokens_before_cut = tokens.count;
+  return result;
+}
+
+LineResult of_text(const Json& line, const DataOptions& options) {
   if (options.loss_on == LossOn::completion)
     throw BadLine{
         "\"text\" has no completion for the loss, expected prompt and completion or "
         "messages"};
-  const Tokenizer& tokenizer = required_tokenizer(options, "text");
-  Example example;
-  example.input_ids = ids_with_end(text_member(line, "text"), tokenizer);
-  return example;
+  required_tokenizer(options, "text");
+  return result_of(tokens_with_end(text_member(line, "text"), options));
 }
 
 // Prompt and completion are tokenized as one text, as the model will see them. A token that spans
 // the seam belongs to the completion: it is the first that the prompt alone does not have.
-Example of_completion(const Json& line, const DataOptions& options) {
-  const Tokenizer& tokenizer = required_tokenizer(options, "prompt and completion");
+LineResult of_completion(const Json& line, const DataOptions& options) {
+  required_tokenizer(options, "prompt and completion");
   const std::string& prompt = text_member(line, "prompt");
   const std::string& completion = text_member(line, "completion");
   if (completion.empty()) throw BadLine{"\"completion\" is empty"};
-  Example example;
-  example.input_ids = ids_with_end(prompt + completion, tokenizer);
-  example.labels = example.input_ids;
+  LineResult result = result_of(tokens_with_end(prompt + completion, options));
   if (options.loss_on == LossOn::completion) {
-    const std::size_t masked = common_prefix(tokenizer.encode(prompt, true), example.input_ids);
+    Example& example = result.example;
+    example.labels = example.input_ids;
+    const std::size_t masked =
+        common_prefix(tokens_of(prompt, true, options).ids, example.input_ids);
     std::fill_n(example.labels.begin(), masked, kNoLabel);
   }
-  return example;
+  return result;
+}
+
+// A copy, so that what is cut off is not kept.
+void cut(std::vector<std::int64_t>& values, std::int64_t seq_len) {
+  if (static_cast<std::int64_t>(values.size()) > seq_len)
+    values = std::vector<std::int64_t>(values.begin(), values.begin() + seq_len);
 }
 
 void check_messages(const Json& messages) {
@@ -100,7 +137,7 @@ void check_messages(const Json& messages) {
   }
 }
 
-Example of_messages(const Json& line, const DataOptions& options) {
+LineResult of_messages(const Json& line, const DataOptions& options) {
   const Tokenizer& tokenizer = required_tokenizer(options, "messages");
   if (options.chat_template == nullptr)
     throw Error(ErrorKind::incompatible, "cannot use \"messages\": the base has no chat template")
@@ -112,39 +149,48 @@ Example of_messages(const Json& line, const DataOptions& options) {
   chat.eos_token = tokenizer.eos_token();
   if (const Json* tools = line.find("tools")) chat.variables["tools"] = *tools;
   const RenderedChat rendered = options.chat_template->render(messages, chat);
-  Example example;
-  example.input_ids = tokenizer.encode(rendered.text, false);
-  if (options.loss_on == LossOn::all) return example;
+  LineResult result = result_of(tokens_of(rendered.text, false, options));
+  if (options.loss_on == LossOn::all) return result;
+  Example& example = result.example;
   example.labels.assign(example.input_ids.size(), kNoLabel);
   const std::string_view text = rendered.text;
   // A prefix of the text has the tokens of the whole up to the first that reaches over its end.
   for (const TextRange& range :
        assistant_ranges(*options.chat_template, messages, chat, rendered)) {
-    const std::size_t begin =
-        common_prefix(tokenizer.encode(text.substr(0, range.begin), false), example.input_ids);
-    const std::size_t end =
-        common_prefix(tokenizer.encode(text.substr(0, range.end), false), example.input_ids);
+    const auto tokens_up_to = [&](std::size_t end) {
+      return common_prefix(tokens_of(text.substr(0, end), false, options).ids, example.input_ids);
+    };
+    const std::size_t begin = tokens_up_to(range.begin);
+    if (begin == example.input_ids.size()) break;  // what follows was cut off
+    const std::size_t end = tokens_up_to(range.end);
     for (std::size_t i = begin; i < end; ++i) example.labels[i] = example.input_ids[i];
   }
-  return example;
+  return result;
 }
 
-Example of_ids(const Json& line, const DataOptions& options) {
-  Example example;
+LineResult of_ids(const Json& line, const DataOptions& options) {
+  LineResult result;
+  Example& example = result.example;
   example.input_ids = integers(*line.find("input_ids"), "input_ids");
   const Json* labels = line.find("labels");
   if (labels == nullptr && options.loss_on == LossOn::completion)
     throw BadLine{"\"input_ids\" without \"labels\" has no completion for the loss"};
-  if (labels == nullptr) return example;
+  result.tokens_before_cut = static_cast<std::int64_t>(example.input_ids.size());
+  if (labels == nullptr) {
+    cut(example.input_ids, options.seq_len);
+    return result;
+  }
   example.labels = integers(*labels, "labels");
   if (example.labels.size() != example.input_ids.size())
     throw BadLine{"\"labels\" has " + std::to_string(example.labels.size()) +
                   " entries and \"input_ids\" " + std::to_string(example.input_ids.size())};
-  return example;
+  cut(example.input_ids, options.seq_len);
+  cut(example.labels, options.seq_len);
+  return result;
 }
 
 // Without labels every token is its own.
-Example read(const Json& line, const DataOptions& options) {
+LineResult read(const Json& line, const DataOptions& options) {
   if (!line.is_object())
     throw BadLine{"it is " + std::string(line.type_name()) + ", expected an object"};
   if (line.find("input_ids")) return of_ids(line, options);
@@ -199,18 +245,8 @@ LineResult read_example(std::string_view line, const std::string& origin,
                         const DataOptions& options) {
   LineResult result;
   try {
-    result.example = read(parse_json(line, origin), options);
+    result = read(parse_json(line, origin), options);
     result.example.origin = origin;
-    result.tokens_before_cut = static_cast<std::int64_t>(result.example.input_ids.size());
-    if (result.tokens_before_cut > options.seq_len) {
-      // A copy, so that what is cut off is not kept.
-      const auto cut = [&](std::vector<std::int64_t>& values) {
-        if (!values.empty())
-          values = std::vector<std::int64_t>(values.begin(), values.begin() + options.seq_len);
-      };
-      cut(result.example.input_ids);
-      cut(result.example.labels);
-    }
     if (result.example.labels.empty()) result.example.labels = result.example.input_ids;
     require_usable(result.example, options);
   } catch (const BadLine& bad) {

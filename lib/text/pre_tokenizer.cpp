@@ -1,6 +1,5 @@
 #include "text/pre_tokenizer.h"
 
-#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -31,37 +30,45 @@ struct Segment {
   bool is_match;
 };
 
-// The reference's rules for what happens to matches; `segments` covers the text without holes.
-std::vector<Segment> arranged(std::vector<Segment> segments, Behavior behavior) {
-  if (behavior == Behavior::isolated) return segments;
-  std::vector<Segment> out;
-  if (behavior == Behavior::removed) {
-    for (const Segment& segment : segments)
-      if (!segment.is_match) out.push_back(segment);
-    return out;
-  }
-  const bool backwards = behavior == Behavior::merged_with_next;
-  if (backwards) std::reverse(segments.begin(), segments.end());
-  bool previous = false;
-  for (const Segment& segment : segments) {
-    const bool joins = behavior == Behavior::contiguous ? segment.is_match == previous
-                                                        : segment.is_match && !previous;
-    if (joins && !out.empty()) {
-      out.back().begin = std::min(out.back().begin, segment.begin);
-      out.back().end = std::max(out.back().end, segment.end);
-    } else {
-      out.push_back(segment);
-    }
-    previous = segment.is_match;
-  }
-  if (backwards) std::reverse(out.begin(), out.end());
-  return out;
-}
+// The reference's rules for what happens to matches. Takes segments that cover the text without
+// holes, in order, and holds one back as long as the next may join it.
+class Arrangement {
+ public:
+  Arrangement(std::string_view text, Behavior behavior, const PieceSink& sink)
+      : text_(text), behavior_(behavior), sink_(sink) {}
 
-void emit(std::string_view text, const std::vector<Segment>& segments, const PieceSink& sink) {
-  for (const Segment& segment : segments)
-    if (segment.begin < segment.end) sink(text.substr(segment.begin, segment.end - segment.begin));
-}
+  void add(const Segment& segment) {
+    if (behavior_ == Behavior::removed && segment.is_match) return;
+    if (joins(segment)) {
+      held_.end = segment.end;
+    } else {
+      flush();
+      held_ = segment;
+      holds_ = true;
+    }
+    held_.is_match = segment.is_match;
+  }
+
+  void flush() {
+    if (holds_ && held_.begin < held_.end)
+      sink_(text_.substr(held_.begin, held_.end - held_.begin));
+    holds_ = false;
+  }
+
+ private:
+  bool joins(const Segment& segment) const {
+    if (!holds_) return false;
+    if (behavior_ == Behavior::merged_with_previous) return segment.is_match && !held_.is_match;
+    if (behavior_ == Behavior::merged_with_next) return !segment.is_match && held_.is_match;
+    return behavior_ == Behavior::contiguous && segment.is_match == held_.is_match;
+  }
+
+  std::string_view text_;
+  Behavior behavior_;
+  const PieceSink& sink_;
+  Segment held_{};  // `is_match` of its last part
+  bool holds_ = false;
+};
 
 class ScannerStep : public PreTokenStep {
  public:
@@ -85,7 +92,7 @@ class RegexStep : public PreTokenStep {
       : regex_(expression, context), behavior_(behavior), invert_(invert) {}
 
   void split(std::string_view text, const PieceSink& sink) const override {
-    std::vector<Segment> segments;
+    Arrangement segments(text, behavior_, sink);
     std::size_t covered = 0;
     RegexMatch match;
     RegexSearch search(regex_, text);
@@ -93,16 +100,16 @@ class RegexStep : public PreTokenStep {
       const bool is_empty = match.begin == match.end;
       // An empty match right after the previous match is no match of its own.
       if (!(is_empty && match.begin == covered && covered != 0)) {
-        if (covered != match.begin) segments.push_back({covered, match.begin, invert_});
-        segments.push_back({match.begin, match.end, !invert_});
+        if (covered != match.begin) segments.add({covered, match.begin, invert_});
+        segments.add({match.begin, match.end, !invert_});
         covered = match.end;
       }
       from = match.end;
       if (is_empty)
         from += from < text.size() ? utf8_length(static_cast<unsigned char>(text[from])) : 1;
     }
-    if (covered != text.size()) segments.push_back({covered, text.size(), invert_});
-    emit(text, arranged(std::move(segments), behavior_), sink);
+    if (covered != text.size()) segments.add({covered, text.size(), invert_});
+    segments.flush();
   }
 
  private:

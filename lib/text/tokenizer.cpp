@@ -110,6 +110,31 @@ std::vector<AddedToken> added_tokens_of(const Json& document, const std::string&
 
 }  // namespace
 
+namespace {
+
+// Tokens on their way to the caller, who takes them some at a time.
+struct TokenParts {
+  static constexpr std::size_t kFull = 4096;
+
+  void add(TokenId id) {
+    ids.push_back(id);
+    hand_over_full();
+  }
+  void hand_over_full() {
+    if (ids.size() >= kFull) hand_over();
+  }
+  void hand_over() {
+    if (!ids.empty()) receive(ids);
+    ids.clear();
+  }
+
+  BpeCache& cache;
+  const std::function<void(std::span<const TokenId>)>& receive;
+  std::vector<TokenId> ids;
+};
+
+}  // namespace
+
 struct Tokenizer::Impl {
   Impl(TokenizerFile file, const std::string& file_name, const std::vector<AddedToken>& extra)
       : context(file_name),
@@ -209,43 +234,43 @@ struct Tokenizer::Impl {
     }
   }
 
-  void encode_text(std::string_view piece, BpeCache& cache, std::vector<TokenId>& out) const {
+  void encode_text(std::string_view piece, TokenParts& out) const {
     struct Target {
       const Bpe& bpe;
-      BpeCache& cache;
-      std::vector<TokenId>& out;
-    } target{bpe, cache, out};
+      TokenParts& out;
+    } target{bpe, out};
     pre_tokenizer.split(piece, {&target, [](void* context_pointer, std::string_view word) {
                                   const auto& to = *static_cast<const Target*>(context_pointer);
-                                  to.bpe.encode(word, to.cache, to.out);
+                                  to.bpe.encode(word, to.out.cache, to.out.ids);
+                                  to.out.hand_over_full();
                                 }});
   }
 
-  void encode_normalized(std::string_view piece, BpeCache& cache, std::vector<TokenId>& out) const {
+  void encode_normalized(std::string_view piece, TokenParts& out) const {
     if (normalized_tokens.empty()) {
-      encode_text(piece, cache, out);
+      encode_text(piece, out);
       return;
     }
-    for (const TextSpan& span : normalized_tokens.split(piece)) {
+    normalized_tokens.split(piece, [&](const TextSpan& span) {
       if (span.id >= 0) {
-        out.push_back(span.id);
+        out.add(span.id);
       } else {
-        encode_text(piece.substr(span.begin, span.end - span.begin), cache, out);
+        encode_text(piece.substr(span.begin, span.end - span.begin), out);
       }
-    }
+    });
   }
 
-  void encode(std::string_view input, BpeCache& cache, std::vector<TokenId>& out) const {
-    for (const TextSpan& span : raw_tokens.split(input)) {
+  void encode(std::string_view input, TokenParts& out) const {
+    raw_tokens.split(input, [&](const TextSpan& span) {
       const std::string_view piece = input.substr(span.begin, span.end - span.begin);
       if (span.id >= 0) {
-        out.push_back(span.id);
+        out.add(span.id);
       } else if (normalizer.is_identity()) {
-        encode_normalized(piece, cache, out);
+        encode_normalized(piece, out);
       } else {
-        encode_normalized(normalizer.apply(std::string(piece)), cache, out);
+        encode_normalized(normalizer.apply(std::string(piece)), out);
       }
-    }
+    });
   }
 
   // Bytes a token stands for; an added token whose content is outside the alphabet is its content.
@@ -336,20 +361,30 @@ Tokenizer Tokenizer::from_directory(const std::filesystem::path& directory) {
   return Tokenizer(std::move(impl));
 }
 
-std::vector<TokenId> Tokenizer::encode(std::string_view text, bool add_special_tokens) const {
+void Tokenizer::encode_parts(
+    std::string_view text, bool add_special_tokens,
+    const std::function<void(std::span<const TokenId>)>& receive) const {
   if (const std::size_t invalid = find_invalid_utf8(text); invalid != std::string_view::npos)
     throw Error(ErrorKind::malformed,
                 "cannot tokenize text: byte " + std::to_string(invalid) + " is not UTF-8");
-  std::vector<TokenId> ids;
-  ids.reserve(text.size() / 3 + 8);
-  if (add_special_tokens) ids = impl_->post_processor.before();
   auto cache = impl_->borrow_cache();
-  impl_->encode(text, *cache, ids);
-  impl_->return_cache(std::move(cache));
+  TokenParts parts{*cache, receive, {}};
+  if (add_special_tokens) parts.ids = impl_->post_processor.before();
+  impl_->encode(text, parts);
   if (add_special_tokens) {
     const auto& after = impl_->post_processor.after();
-    ids.insert(ids.end(), after.begin(), after.end());
+    parts.ids.insert(parts.ids.end(), after.begin(), after.end());
   }
+  parts.hand_over();
+  impl_->return_cache(std::move(cache));
+}
+
+std::vector<TokenId> Tokenizer::encode(std::string_view text, bool add_special_tokens) const {
+  std::vector<TokenId> ids;
+  ids.reserve(text.size() / 3 + 8);
+  encode_parts(text, add_special_tokens, [&](std::span<const TokenId> part) {
+    ids.insert(ids.end(), part.begin(), part.end());
+  });
   return ids;
 }
 

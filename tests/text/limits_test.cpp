@@ -97,6 +97,28 @@ TEST_CASE("a megabyte on one line meets no limit of any tokenizer") {
   }
 }
 
+TEST_CASE("a word that no tokenizer cuts is refused before its merging takes the memory") {
+  const Tokenizer tokenizer = Tokenizer::from_file(kGolden / "gpt2.tokenizer.json");
+  REQUIRE(tokenizer.encode(std::string(Tokenizer::kMaxWordBytes, 'a')).size() > 0);
+  require_error(ErrorKind::malformed, "has 1310721 bytes, expected at most 1310720", [&] {
+    tokenizer.encode(std::string(Tokenizer::kMaxWordBytes + 1, 'a'));
+  });
+}
+
+TEST_CASE("a text comes in parts that together are its tokens") {
+  const Tokenizer tokenizer = Tokenizer::from_file(kGolden / "smollm.tokenizer.json");
+  const std::string text = repeated("one <|endoftext|> two, 3 times ", 2'000);
+  std::vector<TokenId> joined;
+  std::size_t largest = 0;
+  tokenizer.encode_parts(text, true, [&](std::span<const TokenId> part) {
+    joined.insert(joined.end(), part.begin(), part.end());
+    largest = std::max(largest, part.size());
+  });
+  REQUIRE(joined == tokenizer.encode(text, true));
+  REQUIRE(joined.size() > 20'000);
+  REQUIRE(largest < 5'000);
+}
+
 TEST_CASE("a vocabulary with holes takes no more memory than its file justifies") {
   REQUIRE(load(with_model(R"("a":0,"b":100000)", "")).id_to_token(100000) == "b");
   require_error(ErrorKind::malformed, "more memory than a file of its size justifies",

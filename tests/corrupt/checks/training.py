@@ -14,6 +14,10 @@ def data_sets():
     yield "large records", "jsonl", lambda: record * 20
     yield "one record of integers", "jsonl", lambda: b'{"input_ids":[' + b"1," * (4 * MIB) + b"1]}\n"
     yield "one record of text", "jsonl", lambda: b'{"text":"' + b"ab " * (10 * MIB) + b'"}\n'
+    yield "one text", "txt", lambda: b"the " * (8 * MIB)
+    yield "one word", "txt", lambda: b"ab" * (15 * MIB)
+    yield "one text of special tokens", "txt", lambda: b"<|endoftext|>" * (2 * MIB)
+    yield "one record of special tokens", "jsonl", lambda: b'{"text":"' + b"<|endoftext|>" * (2 * MIB) + b'"}\n'
     yield "short lines", "jsonl", lambda: b'{"input_ids":[1,1]}\n' * 500_000
     yield "useless lines", "jsonl", lambda: b"{}\n" * MIB
     yield "blank lines", "jsonl", lambda: b"\n" * (32 * MIB)

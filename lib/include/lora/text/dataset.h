@@ -25,6 +25,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -122,8 +123,9 @@ class Dataset {
   void append_origin(std::string_view origin);
   std::string origin_of(std::size_t index) const;
 
-  std::vector<std::int32_t> ids_;
-  std::vector<std::int32_t> labels_;  ///< empty as long as each label is its token
+  // A deque never holds its old items and its new ones at once.
+  std::deque<std::int32_t> ids_;
+  std::deque<std::int32_t> labels_;  ///< empty as long as each label is its token
   std::vector<std::size_t> ends_;     ///< one past the last token of each sequence
   std::vector<Origin> origins_;
   std::vector<std::string> origin_starts_;

@@ -15,8 +15,10 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,14 +38,23 @@ class Tokenizer {
   /// Reads one tokenizer.json; bos, eos, pad and unk stay unknown.
   static Tokenizer from_file(const std::filesystem::path& file);
 
+  /// Merging takes about 40 bytes for each byte of a word.
+  static constexpr std::size_t kMaxWordBytes = std::size_t{5} << 18;
+
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
   ~Tokenizer();
 
   /// Token ids of `text`. Names of special tokens inside the text become these tokens.
   /// `add_special_tokens` applies the post-processor (a BOS where the file asks for one).
-  /// Throws Error(malformed) when `text` is not UTF-8.
+  /// Throws Error(malformed) when `text` is not UTF-8, or holds a word (a stretch that the
+  /// pre-tokenizer does not cut) of more than kMaxWordBytes.
   std::vector<TokenId> encode(std::string_view text, bool add_special_tokens = true) const;
+
+  /// The tokens of encode(), in order and some thousand at a time: a text of any length takes no
+  /// memory for tokens that the caller does not keep. A part is valid during its call only.
+  void encode_parts(std::string_view text, bool add_special_tokens,
+                    const std::function<void(std::span<const TokenId>)>& receive) const;
 
   /// encode() of many documents on up to `threads` threads (0: all). Slot i holds document i.
   std::vector<std::vector<TokenId>> encode_batch(const std::vector<std::string_view>& texts,
