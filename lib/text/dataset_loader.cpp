@@ -66,10 +66,9 @@ class Blocks {
   void finish() {
     const std::size_t total = closed_ * static_cast<std::size_t>(options_.seq_len) + block_.size();
     if (closed_ == 0)
-      throw Error(ErrorKind::malformed, "cannot use " + name_ + ": it has " +
-                                            std::to_string(total) +
-                                            " tokens, expected at least one block of " +
-                                            std::to_string(options_.seq_len))
+      throw Error(ErrorKind::malformed,
+                  "cannot use " + name_ + ": it has " + std::to_string(total) +
+                      " tokens, expected at least one block of " + std::to_string(options_.seq_len))
           .in_file(name_)
           .with_hint("a smaller --seq-len");
     if (block_.empty()) return;
@@ -81,9 +80,8 @@ class Blocks {
   void close() {
     const std::size_t first = closed_ * block_.size();
     if (const std::string problem = text::problem_with_ids(block_, options_); !problem.empty())
-      throw Error(ErrorKind::incompatible,
-                  "cannot use " + name_ + ": in its tokens from " + std::to_string(first) +
-                      " on, " + problem)
+      throw Error(ErrorKind::incompatible, "cannot use " + name_ + ": in its tokens from " +
+                                               std::to_string(first) + " on, " + problem)
           .in_file(name_);
     const std::size_t last = first + block_.size() - 1;
     data_.append({block_, block_,

@@ -361,9 +361,8 @@ Tokenizer Tokenizer::from_directory(const std::filesystem::path& directory) {
   return Tokenizer(std::move(impl));
 }
 
-void Tokenizer::encode_parts(
-    std::string_view text, bool add_special_tokens,
-    const std::function<void(std::span<const TokenId>)>& receive) const {
+void Tokenizer::encode_parts(std::string_view text, bool add_special_tokens,
+                             const std::function<void(std::span<const TokenId>)>& receive) const {
   if (const std::size_t invalid = find_invalid_utf8(text); invalid != std::string_view::npos)
     throw Error(ErrorKind::malformed,
                 "cannot tokenize text: byte " + std::to_string(invalid) + " is not UTF-8");

@@ -100,9 +100,8 @@ TEST_CASE("a megabyte on one line meets no limit of any tokenizer") {
 TEST_CASE("a word that no tokenizer cuts is refused before its merging takes the memory") {
   const Tokenizer tokenizer = Tokenizer::from_file(kGolden / "gpt2.tokenizer.json");
   REQUIRE(tokenizer.encode(std::string(Tokenizer::kMaxWordBytes, 'a')).size() > 0);
-  require_error(ErrorKind::malformed, "has 1310721 bytes, expected at most 1310720", [&] {
-    tokenizer.encode(std::string(Tokenizer::kMaxWordBytes + 1, 'a'));
-  });
+  require_error(ErrorKind::malformed, "has 1310721 bytes, expected at most 1310720",
+                [&] { tokenizer.encode(std::string(Tokenizer::kMaxWordBytes + 1, 'a')); });
 }
 
 TEST_CASE("a text comes in parts that together are its tokens") {

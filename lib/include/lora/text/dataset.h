@@ -126,7 +126,7 @@ class Dataset {
   // A deque never holds its old items and its new ones at once.
   std::deque<std::int32_t> ids_;
   std::deque<std::int32_t> labels_;  ///< empty as long as each label is its token
-  std::vector<std::size_t> ends_;     ///< one past the last token of each sequence
+  std::vector<std::size_t> ends_;    ///< one past the last token of each sequence
   std::vector<Origin> origins_;
   std::vector<std::string> origin_starts_;
   std::string table_origin_;
