@@ -6,7 +6,7 @@ std::int64_t supervised_count(const Batch& batch) {
   if (!batch.y.shape.empty()) return batch.y.dtype == DType::i64 ? batch.rows : batch.y.numel();
   std::int64_t count = 0;
   for (std::int64_t row = 0; row < batch.rows; ++row)
-    for (std::int64_t t = 1; t < batch.columns; ++t)
+    for (std::int64_t t = batch.is_shifted ? 1 : 0; t < batch.columns; ++t)
       if (batch.labels[static_cast<std::size_t>(row * batch.columns + t)] != kIgnoredLabel) ++count;
   return count;
 }

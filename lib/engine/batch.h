@@ -11,8 +11,8 @@ namespace lora::engine {
 inline constexpr std::int64_t kIgnoredLabel = -100;
 
 /// Token models: `input_ids` and `labels` are [rows, columns] row major, right-padded; `lengths`
-/// holds the valid length of each row. labels[t] belongs to input_ids[t] as in transformers (the
-/// model shifts by one); kIgnoredLabel marks positions without loss.
+/// holds the valid length of each row. labels[t] belongs to input_ids[t] as in transformers (a
+/// causal model shifts by one); kIgnoredLabel marks positions without loss.
 /// Sequence classifiers use input_ids and lengths with `y`: I64 [rows] classes, or F32 [rows] or
 /// [rows, labels] values.
 /// An mlp uses `x` F32 [rows, features] and `y` (I64 [rows]: classes; F32 [rows, outputs]: values).
@@ -22,11 +22,12 @@ struct Batch {
   std::vector<std::int64_t> input_ids;
   std::vector<std::int64_t> labels;
   std::vector<std::int64_t> lengths;
+  bool is_shifted = true;  ///< labels are for a causal model: the first of a row counts for nothing
   Tensor x;
   Tensor y;
 };
 
-/// Number of terms of the loss: supervised next-token positions, or rows (classes) / elements
+/// Number of terms of the loss: supervised positions, or rows (classes) / elements
 /// (values) of a batch with `y`.
 std::int64_t supervised_count(const Batch& batch);
 

@@ -54,8 +54,12 @@ void Dataset::append(const Example& example) {
   ends_.push_back(ids_.size());
   append_origin(example.origin);
   total_tokens += static_cast<std::int64_t>(example.input_ids.size());
-  supervised_tokens += std::count_if(example.labels.begin() + 1, example.labels.end(),
-                                     [](std::int64_t label) { return label != kNoLabel; });
+  if (label_use == LabelUse::sequence)
+    ++supervised_tokens;
+  else
+    supervised_tokens +=
+        std::count_if(example.labels.begin() + (label_use == LabelUse::next_token ? 1 : 0),
+                      example.labels.end(), [](std::int64_t label) { return label != kNoLabel; });
 }
 
 void Dataset::append_origin(std::string_view origin) {

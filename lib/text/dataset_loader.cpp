@@ -12,6 +12,7 @@
 #include "lora/text/dataset.h"
 #include "lora/text/tokenizer.h"
 #include "text/example_reader.h"
+#include "text/sequence_label.h"
 
 namespace lora {
 namespace {
@@ -99,6 +100,12 @@ class Blocks {
 
 void load_text(const MappedFile& file, const DataOptions& options, Dataset& data) {
   const std::string name = file.path().string();
+  if (options.labels.use != LabelUse::next_token)
+    throw Error(ErrorKind::incompatible,
+                "cannot use " + name + ": a .txt file has no labels, which this model needs")
+        .in_file(name)
+        .with_hint(std::string("give a .jsonl file with \"input_ids\" and ") +
+                   (options.labels.use == LabelUse::sequence ? "\"label\"" : "\"labels\""));
   if (options.loss_on == LossOn::completion)
     throw Error(ErrorKind::usage,
                 "cannot put the loss on completions of " + name + ": a .txt file has none")
@@ -174,7 +181,7 @@ std::vector<text::LineResult> read_examples(const std::vector<Line>& lines, cons
 }
 
 void load_lines(const MappedFile& file, const DataOptions& options, Dataset& data,
-                Problems& problems) {
+                text::SequenceLabels& labels, Problems& problems) {
   const std::string name = file.path().string();
   LineBatches batches(text_of(file));
   std::size_t count = 0;
@@ -185,8 +192,11 @@ void load_lines(const MappedFile& file, const DataOptions& options, Dataset& dat
     for (std::size_t i = 0; i < lines.size(); ++i) {
       const text::LineResult& result = results[i];
       const std::string origin = name + ":" + std::to_string(lines[i].number);
-      if (!result.problem.empty()) {
-        problems.add(name, origin, result.problem);
+      std::string problem = result.problem;
+      if (problem.empty() && options.labels.use == LabelUse::sequence)
+        problem = labels.add(result.label);
+      if (!problem.empty()) {
+        problems.add(name, origin, problem);
         continue;
       }
       if (result.tokens_before_cut > options.seq_len) {
@@ -260,7 +270,13 @@ Dataset load_dataset(const std::vector<std::filesystem::path>& files, const Data
     throw Error(ErrorKind::usage,
                 "cannot load training data: .safetensors and token files cannot be mixed");
 
+  if (options.labels.use != LabelUse::next_token && options.loss_on == LossOn::completion)
+    throw Error(ErrorKind::usage,
+                "cannot put the loss on completions: the model does not predict the next token");
+
   Dataset data;
+  data.label_use = options.labels.use;
+  text::SequenceLabels labels;
   Problems problems;
   for (const auto& path : files) {
     const auto mapped = MappedFile::open(path);
@@ -268,7 +284,7 @@ Dataset load_dataset(const std::vector<std::filesystem::path>& files, const Data
     if (path.extension() == ".txt") {
       load_text(*mapped, options, data);
     } else if (path.extension() == ".jsonl") {
-      load_lines(*mapped, options, data, problems);
+      load_lines(*mapped, options, data, labels, problems);
     } else {
       load_table(path, data);
     }
@@ -276,6 +292,7 @@ Dataset load_dataset(const std::vector<std::filesystem::path>& files, const Data
         {path, sha256(mapped->bytes()), mapped->bytes().size(), data.size() - before});
   }
   problems.throw_if_any();
+  if (options.labels.use == LabelUse::sequence) data.y = labels.take();
   data.is_block_stream = count(".txt") == all;
   if (data.size() == 0)
     throw Error(ErrorKind::malformed,

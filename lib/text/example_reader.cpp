@@ -10,6 +10,7 @@
 #include "lora/format/json.h"
 #include "lora/text/chat_template.h"
 #include "lora/text/tokenizer.h"
+#include "text/sequence_label.h"
 
 namespace lora::text {
 namespace {
@@ -189,10 +190,36 @@ LineResult of_ids(const Json& line, const DataOptions& options) {
   return result;
 }
 
+LineResult of_sequence(const Json& line, const DataOptions& options) {
+  LineResult result;
+  if (line.find("input_ids")) {
+    std::vector<std::int64_t>& ids = result.example.input_ids;
+    ids = integers(*line.find("input_ids"), "input_ids");
+    result.tokens_before_cut = static_cast<std::int64_t>(ids.size());
+    cut(ids, options.seq_len);
+  } else if (line.find("text")) {
+    required_tokenizer(options, "text");
+    result = result_of(tokens_of(text_member(line, "text"), true, options));
+  } else {
+    throw BadLine{"it has none of the keys text, input_ids"};
+  }
+  if (std::string problem = read_label(line, options.labels, result.label); !problem.empty())
+    throw BadLine{std::move(problem)};
+  return result;
+}
+
+LineResult of_labelled_tokens(const Json& line, const DataOptions& options) {
+  for (const char* key : {"input_ids", "labels"})
+    if (line.find(key) == nullptr) throw BadLine{"it has no \"" + std::string(key) + "\""};
+  return of_ids(line, options);
+}
+
 // Without labels every token is its own.
 LineResult read(const Json& line, const DataOptions& options) {
   if (!line.is_object())
     throw BadLine{"it is " + std::string(line.type_name()) + ", expected an object"};
+  if (options.labels.use == LabelUse::sequence) return of_sequence(line, options);
+  if (options.labels.use == LabelUse::each_token) return of_labelled_tokens(line, options);
   if (line.find("input_ids")) return of_ids(line, options);
   if (line.find("messages")) return of_messages(line, options);
   if (line.find("prompt") || line.find("completion")) return of_completion(line, options);
@@ -203,14 +230,19 @@ LineResult read(const Json& line, const DataOptions& options) {
 void require_usable(const Example& example, const DataOptions& options) {
   if (const std::string problem = problem_with_ids(example.input_ids, options); !problem.empty())
     throw BadLine{problem};
+  if (options.labels.use == LabelUse::sequence) return;
+  const bool is_shifted = options.labels.use == LabelUse::next_token;
+  const std::int64_t limit = is_shifted ? options.vocab_size : options.labels.count;
   for (const std::int64_t label : example.labels) {
     if (label == kNoLabel) continue;
-    if (label < 0 || (options.vocab_size > 0 && label >= options.vocab_size) ||
+    if (label < 0 || (limit > 0 && label >= limit) ||
         label > std::numeric_limits<std::int32_t>::max())
-      throw BadLine{"label " + std::to_string(label) + " is neither a token nor -100"};
+      throw BadLine{"label " + std::to_string(label) + " is neither " +
+                    (is_shifted ? "a token" : "below " + std::to_string(limit)) + " nor -100"};
   }
-  const bool has_loss = std::any_of(example.labels.begin() + 1, example.labels.end(),
-                                    [](std::int64_t label) { return label != kNoLabel; });
+  const bool has_loss =
+      std::any_of(example.labels.begin() + (is_shifted ? 1 : 0), example.labels.end(),
+                  [](std::int64_t label) { return label != kNoLabel; });
   if (!has_loss)
     throw BadLine{"no position of its " + std::to_string(example.input_ids.size()) +
                   " tokens (at most " + std::to_string(options.seq_len) +

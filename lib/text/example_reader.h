@@ -12,6 +12,7 @@ namespace lora::text {
 /// Outcome of a line: an example, or the reason why there is none.
 struct LineResult {
   Example example;
+  SequenceLabel label;  ///< with LabelUse::sequence
   std::int64_t tokens_before_cut = 0;
   std::string problem;  ///< empty when `example` is good
 };

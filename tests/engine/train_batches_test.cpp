@@ -34,6 +34,33 @@ TEST_CASE("supervised positions are the labels that a shifted prediction meets")
   REQUIRE(supervised_count(make_batch(data, all)) == 2 + 1 + 2);
 }
 
+TEST_CASE("labels of a model that is not causal count from the first position on") {
+  Dataset data;
+  data.label_use = LabelUse::each_token;
+  data.append({{1, 2}, {3, kNoLabel}, "d.jsonl:1"});
+  data.append({{4}, {0}, "d.jsonl:2"});
+  const std::vector<std::size_t> all{0, 1};
+  const Batch batch = make_batch(data, all);
+  REQUIRE(!batch.is_shifted);
+  REQUIRE(supervised_count(batch) == 2);
+  REQUIRE(data.supervised_tokens == 2);
+}
+
+TEST_CASE("sequences with one label bring theirs into the batch") {
+  Dataset data;
+  data.label_use = LabelUse::sequence;
+  data.append({{1, 2}, {1, 2}, "d.jsonl:1"});
+  data.append({{4}, {4}, "d.jsonl:2"});
+  const std::vector<float> values{1, 2, 3, 4};
+  data.y = Tensor::from_f32({2, 2}, values);
+  const std::vector<std::size_t> rows{1};
+  const Batch batch = make_batch(data, rows);
+  REQUIRE(batch.input_ids == std::vector<std::int64_t>{4});
+  REQUIRE(batch.y.shape == std::vector<std::int64_t>{1, 2});
+  REQUIRE(batch.y.to_f32() == std::vector<float>{3, 4});
+  REQUIRE(supervised_count(batch) == 2);
+}
+
 TEST_CASE("a table batch holds the rows asked for, in that order") {
   Dataset data;
   const std::vector<float> x{1, 2, 3, 4, 5, 6};

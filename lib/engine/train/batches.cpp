@@ -30,6 +30,8 @@ Batch make_batch(const Dataset& data, std::span<const std::size_t> indices) {
     batch.y = gather_rows(data.y, indices);
     return batch;
   }
+  batch.is_shifted = data.label_use == LabelUse::next_token;
+  if (data.label_use == LabelUse::sequence) batch.y = gather_rows(data.y, indices);
   for (const std::size_t index : indices)
     batch.columns = std::max(batch.columns, data.length(index));
   const auto columns = static_cast<std::size_t>(batch.columns);

@@ -10,8 +10,8 @@
 
 namespace lora::engine {
 
-/// Token data: rows padded on the right to the longest of them (token 0, no label). Tables: the
-/// rows of x and y, copied.
+/// Token data: rows padded on the right to the longest of them (token 0, no label), and y of
+/// sequences with one label. Tables: the rows of x and y, copied.
 Batch make_batch(const Dataset& data, std::span<const std::size_t> indices);
 
 /// Tokens the batch makes a model read: valid positions, or rows of a table.

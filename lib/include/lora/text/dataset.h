@@ -5,7 +5,8 @@
 //   .txt          one document, one token stream cut into blocks of exactly seq_len tokens; what is
 //                 left after the last whole block is dropped (noted). No end token is appended.
 //   .jsonl        one object a line: `text` | `prompt` + `completion` | `messages` | `input_ids`
-//                 with optional `labels`. Blank lines are skipped. Other keys are ignored.
+//                 with optional `labels`. Blank lines are skipped. Other keys are ignored. Of
+//                 models that predict no next token, see LabelUse.
 //   .safetensors  for an mlp: `x` F32 [rows, features] with `y` I64 [rows] (classes) or
 //                 F32 [rows, outputs] (values).
 //
@@ -42,8 +43,33 @@ class ChatTemplate;
 /// Label of a position without loss, as in PyTorch and transformers.
 inline constexpr std::int64_t kNoLabel = -100;
 
+/// What labels belong to, as the model wants it.
+///   next_token  causal language models: labels are tokens, the model shifts by one
+///   each_token  masked language models and token classifiers: .jsonl with `input_ids` and
+///   `labels`,
+///               each label a token or class at its own position, -100 where there is none
+///   sequence    sequence classifiers: .jsonl with `input_ids` or `text` (its special tokens are
+///               added, no end token) and `label`, see LabelOptions
+enum class LabelUse { next_token, each_token, sequence };
+
+/// Which labels lines may have. A sequence's `label` is an integer (a class below `count`) or an
+/// array of `count` numbers, of which one may stand alone; all lines of a data set have one kind.
+struct LabelOptions {
+  LabelUse use = LabelUse::next_token;
+  std::int64_t count = 0;  ///< each_token: labels must lie below
+  bool may_be_class = true;
+  bool may_be_values = false;
+};
+
+/// Of a whole sequence: a class, or values where there are any.
+struct SequenceLabel {
+  std::int64_t class_id = kNoLabel;
+  std::vector<float> values;
+};
+
 /// One training sequence. `labels` has the length of `input_ids`; labels[t] belongs to input_ids[t]
-/// (the model shifts by one, so labels[0] never counts).
+/// (a causal model shifts by one, so labels[0] never counts there; of sequences with one label they
+/// mean nothing).
 struct Example {
   std::vector<std::int64_t> input_ids;
   std::vector<std::int64_t> labels;
@@ -60,7 +86,8 @@ struct DataOptions {
   std::int64_t seq_len = 512;
   std::int64_t max_positions = 0;  ///< of the model; 0: no limit known
   std::int64_t vocab_size = 0;     ///< of the model; ids must lie below; 0: not checked
-  LossOn loss_on = LossOn::all;
+  LossOn loss_on = LossOn::all;    ///< of next_token
+  LabelOptions labels;
   int threads = 0;  ///< 0: all; the result does not depend on it
 };
 
@@ -104,11 +131,13 @@ class Dataset {
 
   bool is_block_stream = false;  ///< every file was .txt: all examples have seq_len tokens
   bool is_tabular = false;       ///< .safetensors: use x and y, example() is not available
-  Tensor x;                      ///< F32 [rows, features]
-  Tensor y;                      ///< I64 [rows] or F32 [rows, outputs]
+  LabelUse label_use = LabelUse::next_token;
+  Tensor x;  ///< F32 [rows, features]
+  Tensor y;  ///< of tables and of sequences with one label: I64 [size] or F32 [size, outputs]
 
   std::int64_t total_tokens = 0;
-  std::int64_t supervised_tokens = 0;  ///< positions 1.. whose label is not kNoLabel
+  /// Positions (1.. of next_token) whose label is not kNoLabel, or sequences with a label.
+  std::int64_t supervised_tokens = 0;
   std::vector<DataFile> files;
   std::vector<Truncation> truncated;
   std::vector<std::string> notes;  ///< one-line remarks to be said aloud (tails dropped, cuts)
