@@ -5,8 +5,8 @@ Writes one folder a case under tests/golden/engine: a base (config.json, model.s
 adapter as PEFT saves it, and expected.safetensors with inputs, logits, greedy tokens, the loss of
 one batch and the gradient of every trainable parameter under its key in the adapter file
 ("grad.<key>"). Needs torch, transformers, peft and safetensors (scripts/setup installs them for the
-parity tests). Also writes tests/golden/checkpoint/modules.json: the module trees of small gpt2 and
-bert models as named_modules() lists them. Names of cases on the command line limit what is written.
+parity tests). Also writes tests/golden/checkpoint/modules.json: the module trees of small models of
+the families outside llama's as named_modules() lists them. Names of cases on the command line limit what is written.
 """
 
 import json
@@ -17,8 +17,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers import (
-    BertConfig, BertForMaskedLM, BertForSequenceClassification, GPT2Config,
-    GPT2ForSequenceClassification, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM,
+    BertConfig, BertForMaskedLM, BertForSequenceClassification, BertForTokenClassification,
+    CamembertConfig, CamembertForSequenceClassification, DistilBertConfig, DistilBertForMaskedLM,
+    DistilBertForSequenceClassification, DistilBertForTokenClassification, GPT2Config,
+    GPT2ForSequenceClassification, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM,
+    GPTNeoXForSequenceClassification, GPTNeoXForTokenClassification, LlamaConfig, LlamaForCausalLM, RobertaConfig,
+    RobertaForMaskedLM, RobertaForSequenceClassification, RobertaForTokenClassification,
+    XLMRobertaConfig, XLMRobertaForMaskedLM, XLMRobertaForTokenClassification,
 )
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent / "tests" / "golden" / "engine"
@@ -29,6 +34,8 @@ LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 LLAMA3 = dict(rope_type="llama3", rope_theta=10000.0, factor=8.0, low_freq_factor=1.0,
               high_freq_factor=4.0, original_max_position_embeddings=64)
 LINEAR = dict(rope_type="linear", rope_theta=10000.0, factor=4.0)
+QUARTER = dict(rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.25)
+HALF = dict(rope_type="default", rope_theta=500.0, partial_rotary_factor=0.5)
 
 CASES = {
     "llama_plain": (dict(tie_word_embeddings=True),
@@ -54,7 +61,13 @@ BERT = dict(vocab_size=48, hidden_size=16, num_hidden_layers=2, num_attention_he
             attention_probs_dropout_prob=0, layer_norm_eps=1e-6)
 SMALL = dict(vocab_size=48, hidden_size=16, intermediate_size=24, num_attention_heads=2,
              num_key_value_heads=1, max_position_embeddings=64)
+ROBERTA = dict(BERT, vocab_size=50, num_hidden_layers=1)
+DISTILBERT = dict(vocab_size=50, dim=16, n_layers=1, n_heads=2, hidden_dim=24, dropout=0,
+                  attention_dropout=0, seq_classif_dropout=0, max_position_embeddings=32)
+NEOX = dict(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+            intermediate_size=24, max_position_embeddings=32, classifier_dropout=0)
 CLASSIFY = "SEQ_CLS"
+CLASSIFY_TOKENS = "TOKEN_CLS"
 
 # Cases for the generic layers: model class, its configuration, the adapter's.
 GENERIC = {
@@ -99,6 +112,54 @@ GENERIC = {
     "llama_tied": (LlamaForCausalLM, dict(SMALL, num_hidden_layers=1, tie_word_embeddings=True),
                    dict(r=2, lora_alpha=3, target_modules=["embed_tokens", "q_proj"],
                         ensure_weight_tying=True)),
+    "bert_token_classifier": (BertForTokenClassification, dict(BERT, num_labels=4,
+                                                               num_hidden_layers=1),
+                              dict(r=2, lora_alpha=4, task_type=CLASSIFY_TOKENS, bias="all",
+                                   target_modules=["key", "output.dense"])),
+    "roberta_classifier": (RobertaForSequenceClassification,
+                           dict(ROBERTA, num_labels=3, pad_token_id=5, hidden_act="relu"),
+                           dict(r=2, lora_alpha=4, task_type=CLASSIFY, use_dora=True,
+                                target_modules=["query", "position_embeddings"])),
+    "roberta_language": (RobertaForMaskedLM, dict(ROBERTA, hidden_act="relu"),
+                         dict(r=2, lora_alpha=4, bias="all",
+                              target_modules=["value", "lm_head.dense", "lm_head.decoder"])),
+    "xlm_roberta_tokens": (XLMRobertaForTokenClassification, dict(ROBERTA, num_labels=3,
+                                                                  pad_token_id=0),
+                           dict(r=2, lora_alpha=4, task_type=CLASSIFY_TOKENS,
+                                target_modules=["query", "value"],
+                                trainable_token_indices={"word_embeddings": [5, 9]})),
+    "camembert_values": (CamembertForSequenceClassification, dict(ROBERTA, num_labels=1),
+                         dict(r=2, lora_alpha=4, task_type=CLASSIFY,
+                              target_modules=["intermediate.dense"])),
+    "distilbert_classifier": (DistilBertForSequenceClassification,
+                              dict(DISTILBERT, num_labels=3,
+                                   problem_type="multi_label_classification"),
+                              dict(r=2, lora_alpha=4, task_type=CLASSIFY, lora_bias=True,
+                                   bias="lora_only", target_modules=["q_lin", "v_lin"])),
+    "distilbert_language": (DistilBertForMaskedLM, dict(DISTILBERT, activation="relu"),
+                            dict(r=2, lora_alpha=4, use_dora=True,
+                                 target_modules=["v_lin", "lin2", "vocab_projector"])),
+    "distilbert_tokens": (DistilBertForTokenClassification, dict(DISTILBERT, num_labels=4,
+                                                                 pad_token_id=3),
+                          dict(r=2, lora_alpha=4, task_type=CLASSIFY_TOKENS, use_rslora=True,
+                               target_modules=["out_lin", "lin1"])),
+    "gpt_neox_plain": (GPTNeoXForCausalLM, dict(NEOX, rope_parameters=QUARTER),
+                       dict(r=2, lora_alpha=4, bias="all",
+                            target_modules=["query_key_value", "dense_h_to_4h", "lm_head"])),
+    "gpt_neox_serial": (GPTNeoXForCausalLM, dict(NEOX, use_parallel_residual=False,
+                                                 attention_bias=False, tie_word_embeddings=True,
+                                                 hidden_act="gelu_fast", rope_parameters=HALF),
+                        dict(r=2, lora_alpha=4, use_dora=True,
+                             target_modules=["query_key_value", "dense", "embed_in"])),
+    "gpt_neox_classifier": (GPTNeoXForSequenceClassification,
+                            dict(NEOX, num_labels=3, pad_token_id=3, num_hidden_layers=1,
+                                 rope_parameters=dict(HALF, rope_type="linear", factor=2.0)),
+                            dict(r=2, lora_alpha=4, task_type=CLASSIFY,
+                                 target_modules=["query_key_value"])),
+    "gpt_neox_tokens": (GPTNeoXForTokenClassification, dict(NEOX, num_labels=3,
+                                                            num_hidden_layers=1),
+                        dict(r=2, lora_alpha=4, task_type=CLASSIFY_TOKENS,
+                             target_modules=["dense_4h_to_h"])),
 }
 
 
@@ -180,11 +241,11 @@ def generic_case(name, model_class, model_options, lora_options, seed):
     ids = ids.masked_fill(mask == 0, padding)
     labels = ids.masked_fill(mask == 0, -100)
     inputs = {"input_ids": ids, "attention_mask": mask}
-    is_bert = name.startswith("bert")
+    has_types = getattr(config, "type_vocab_size", 0) > 1
     expected = {**inputs, "labels": labels}
     with torch.no_grad():
         expected["logits"] = base(**inputs).logits.contiguous()
-        if is_bert:
+        if has_types:
             types = torch.randint(0, 2, ids.shape, generator=generator)
             expected["token_type_ids"] = types
             expected["typed_logits"] = base(**inputs, token_type_ids=types).logits.contiguous()
@@ -200,9 +261,17 @@ def generic_case(name, model_class, model_options, lora_options, seed):
     (folder / "adapter" / "README.md").unlink(missing_ok=True)
     with torch.no_grad():
         expected["adapted_logits"] = model.eval()(**inputs).logits.contiguous()
-    if lora_options.get("task_type") == CLASSIFY:
-        is_regression = config.num_labels == 1
-        y = torch.randn(3, generator=generator) if is_regression else torch.tensor([2, 0, 1])
+    task = lora_options.get("task_type")
+    if task == CLASSIFY_TOKENS:
+        classes = torch.randint(0, config.num_labels, ids.shape, generator=generator)
+        labels = classes.masked_fill((mask == 0) | (ids % 4 == 1), -100)
+        expected["labels"] = labels
+    if task == CLASSIFY:
+        y = torch.tensor([2, 0, 1])
+        if config.num_labels == 1:
+            y = torch.randn(3, generator=generator)
+        elif config.problem_type == "multi_label_classification":
+            y = torch.randint(0, 2, (3, config.num_labels), generator=generator).float()
         expected["y"] = y
         output = model.train()(**inputs, labels=y)
     else:
@@ -266,6 +335,10 @@ def module_trees():
                 eos_token_id=0)
     bert = dict(vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
                 intermediate_size=12, max_position_embeddings=16)
+    distilbert = dict(vocab_size=20, dim=8, n_layers=1, n_heads=2, hidden_dim=12,
+                      max_position_embeddings=16)
+    neox = dict(vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                intermediate_size=12, max_position_embeddings=16)
     models = {
         "gpt2": GPT2LMHeadModel(GPT2Config(**gpt2, resid_pdrop=0, attn_pdrop=0.0, n_inner=12)),
         "gpt2_classifier": GPT2ForSequenceClassification(
@@ -274,6 +347,22 @@ def module_trees():
         "bert_classifier": BertForSequenceClassification(BertConfig(**bert)),
         "bert_classifier_dropout": BertForSequenceClassification(
             BertConfig(**bert, num_labels=1, classifier_dropout=0.25, layer_norm_eps=1e-5)),
+        "bert_tokens": BertForTokenClassification(BertConfig(**bert, num_labels=3)),
+        "roberta": RobertaForMaskedLM(RobertaConfig(**bert, pad_token_id=2)),
+        "roberta_classifier": RobertaForSequenceClassification(RobertaConfig(**bert)),
+        "roberta_tokens": RobertaForTokenClassification(
+            RobertaConfig(**bert, classifier_dropout=0.25)),
+        "xlm_roberta": XLMRobertaForMaskedLM(XLMRobertaConfig(**bert)),
+        "camembert_classifier": CamembertForSequenceClassification(CamembertConfig(**bert)),
+        "gpt_neox": GPTNeoXForCausalLM(GPTNeoXConfig(**neox, attention_bias=False)),
+        "gpt_neox_classifier": GPTNeoXForSequenceClassification(
+            GPTNeoXConfig(**neox, hidden_dropout=0.25, num_labels=3)),
+        "gpt_neox_tokens": GPTNeoXForTokenClassification(GPTNeoXConfig(**neox, hidden_act="relu")),
+        "distilbert": DistilBertForMaskedLM(DistilBertConfig(**distilbert, activation="relu")),
+        "distilbert_classifier": DistilBertForSequenceClassification(
+            DistilBertConfig(**distilbert, seq_classif_dropout=0, num_labels=3)),
+        "distilbert_tokens": DistilBertForTokenClassification(
+            DistilBertConfig(**distilbert, dropout=0.25, pad_token_id=3)),
     }
     trees = {}
     for name, model in models.items():

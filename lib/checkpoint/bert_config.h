@@ -1,4 +1,4 @@
-// The bert part of a config.json.
+// The part of a config.json that belongs to BERT and encoders of its kind.
 #pragma once
 
 #include <string>
@@ -7,7 +7,8 @@
 
 namespace lora {
 
-/// Sets `bert` or `unsupported_reason` from config.document.
+/// Sets `bert` or `unsupported_reason` from config.document; the model_type is one that
+/// find_encoder_layout knows.
 void parse_bert(ModelConfig& config, const std::string& context);
 
 }  // namespace lora

@@ -6,7 +6,8 @@
 namespace lora {
 namespace {
 
-constexpr std::string_view kClassifier = "ForSequenceClassification";
+constexpr std::string_view kSequenceClassifier = "ForSequenceClassification";
+constexpr std::string_view kTokenClassifier = "ForTokenClassification";
 
 constexpr std::array<std::pair<std::string_view, std::string_view>, 16> kActivations{
     {{"gelu", "GELUActivation"},
@@ -36,8 +37,10 @@ std::string_view activation_class(std::string_view name) {
 
 HeadConfig parse_head(const ModelConfig& config, const ConfigFields& fields) {
   HeadConfig head;
-  if (config.architecture.ends_with(kClassifier))
+  if (config.architecture.ends_with(kSequenceClassifier))
     head.kind = HeadConfig::Kind::sequence_classification;
+  if (config.architecture.ends_with(kTokenClassifier))
+    head.kind = HeadConfig::Kind::token_classification;
   if (const Json* labels = fields.object("id2label")) {
     head.num_labels = static_cast<std::int64_t>(labels->as_object()->size());
     if (head.num_labels == 0) throw fields.wrong("id2label", "{}", "at least one label");
@@ -56,15 +59,17 @@ double dropout_rate(const ConfigFields& fields, std::string_view key, double fal
 }
 
 std::string unsupported_architecture(const ModelConfig& config, const ConfigFields& fields,
-                                     std::string_view language_model) {
+                                     std::string_view language_model, bool with_token_classifier) {
   for (const char* key : {"add_cross_attention", "is_decoder"})
     if (fields.boolean(key).value_or(false)) return std::string(key) + " is not supported";
   if (!config.quantization.empty())
     return "weights quantised with " + config.quantization + " are not supported";
   const std::string& name = config.architecture;
-  if (name.empty() || name == language_model || name.ends_with(kClassifier)) return {};
+  if (name.empty() || name == language_model || name.ends_with(kSequenceClassifier)) return {};
+  if (with_token_classifier && name.ends_with(kTokenClassifier)) return {};
   return "architecture " + name + " is not supported, expected " + std::string(language_model) +
-         " or a sequence classifier";
+         (with_token_classifier ? ", a sequence or a token classifier"
+                                : " or a sequence classifier");
 }
 
 std::string unsupported_activation(std::string_view key, const std::string& name) {

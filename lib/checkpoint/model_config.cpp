@@ -7,7 +7,9 @@
 #include "checkpoint/bert_config.h"
 #include "checkpoint/config_fields.h"
 #include "checkpoint/decoder_config.h"
+#include "checkpoint/encoder_layout.h"
 #include "checkpoint/gpt2_config.h"
+#include "checkpoint/gpt_neox_config.h"
 #include "checkpoint/mlp_config.h"
 
 namespace lora {
@@ -83,14 +85,17 @@ ModelConfig parse_model_config(Json document, const std::string& context) {
     parse_decoder(config, context);
   } else if (config.model_type == "gpt2") {
     parse_gpt2(config, context);
-  } else if (config.model_type == "bert") {
+  } else if (find_encoder_layout(config.model_type)) {
     parse_bert(config, context);
+  } else if (config.model_type == "gpt_neox") {
+    parse_gpt_neox(config, context);
   } else if (config.model_type == "mlp") {
     parse_mlp(config, context);
   } else {
     config.unsupported_reason =
         "model_type \"" + config.model_type +
-        "\" is not supported yet, expected llama, mistral, gpt2, bert or mlp";
+        "\" is not supported yet, expected llama, mistral, gpt2, bert, roberta, xlm-roberta, "
+        "camembert, distilbert, gpt_neox or mlp";
   }
   return config;
 }
@@ -107,24 +112,36 @@ void apply_generation_config(ModelConfig& config, const Json& document,
   if (config.layout) config.layout->eos_token_ids = *ids;
   if (config.decoder) config.decoder->eos_token_ids = *ids;
   if (config.gpt2) config.gpt2->eos_token_ids = *ids;
+  if (config.gpt_neox) config.gpt_neox->eos_token_ids = *ids;
 }
 
 std::optional<TokenModel> ModelConfig::token_model() const {
-  const auto labels_of = [](const HeadConfig& head) {
-    return head.kind == HeadConfig::Kind::sequence_classification ? head.num_labels : 0;
-  };
-  if (decoder)
-    return TokenModel{decoder->vocab_size, decoder->max_position_embeddings, true, 0,
-                      decoder->eos_token_ids};
-  if (gpt2) {
-    const std::int64_t labels = labels_of(gpt2->head);
-    return TokenModel{gpt2->vocab_size, gpt2->max_position_embeddings, labels == 0, labels,
-                      gpt2->eos_token_ids};
+  TokenModel model;
+  if (decoder) {
+    model.vocab_size = decoder->vocab_size;
+    model.max_positions = decoder->max_position_embeddings;
+    model.is_causal = true;
+    model.eos_token_ids = decoder->eos_token_ids;
+  } else if (gpt2) {
+    model.vocab_size = gpt2->vocab_size;
+    model.max_positions = gpt2->max_position_embeddings;
+    model.is_causal = !gpt2->head.is_classifier();
+    model.head = gpt2->head;
+    model.eos_token_ids = gpt2->eos_token_ids;
+  } else if (gpt_neox) {
+    model.vocab_size = gpt_neox->vocab_size;
+    model.max_positions = gpt_neox->max_position_embeddings;
+    model.is_causal = !gpt_neox->head.is_classifier();
+    model.head = gpt_neox->head;
+    model.eos_token_ids = gpt_neox->eos_token_ids;
+  } else if (bert) {
+    model.vocab_size = bert->vocab_size;
+    model.max_positions = bert->max_tokens;
+    model.head = bert->head;
+  } else {
+    return std::nullopt;
   }
-  if (bert)
-    return TokenModel{
-        bert->vocab_size, bert->max_position_embeddings, false, labels_of(bert->head), {}};
-  return std::nullopt;
+  return model;
 }
 
 }  // namespace lora

@@ -8,10 +8,16 @@ namespace lora {
 /// LlamaForCausalLM or MistralForCausalLM of transformers 5.23.
 ModuleList decoder_modules(const DecoderConfig& layout, bool is_mistral);
 
-/// GPT2LMHeadModel or GPT2ForSequenceClassification; BertForMaskedLM or
-/// BertForSequenceClassification. `config` has gpt2 or bert set.
+/// GPT2LMHeadModel or GPT2ForSequenceClassification. `config` has gpt2 set.
 ModuleList gpt2_modules(const ModelConfig& config);
+
+/// ForMaskedLM, ForSequenceClassification or ForTokenClassification of bert and the families of
+/// RoBERTa's, and of distilbert. `config` has bert set.
 ModuleList bert_modules(const ModelConfig& config);
+ModuleList distilbert_modules(const ModelConfig& config);
+
+/// GPTNeoXForCausalLM, or its sequence or token classifier. `config` has gpt_neox set.
+ModuleList gpt_neox_modules(const ModelConfig& config);
 
 /// Modules that own parameters, and their parents, deduced from names and shapes.
 ModuleList deduced_modules(const Checkpoint& checkpoint);

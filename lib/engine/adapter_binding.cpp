@@ -98,6 +98,25 @@ bool is_saved_embedding(const ParsedKey& key, const Tensor& tensor, const Adapte
       .in_tensor(to_peft_key(key));
 }
 
+// The earlier of the bound biases that this one is tied to in the model: with bias="all" PEFT
+// trains both as one and writes it under both names.
+const TrainableParameter* tied_bias(const AdapterConfig& config, const ParsedKey& key,
+                                    const Tensor& tensor, const Sites& sites,
+                                    const FlatParameters& flat, const TensorMap& tensors) {
+  if (key.is_lora() || key.parameter != "bias" || config.bias != BiasMode::all) return nullptr;
+  const Parameter* own = find_parameter(sites, to_base_name(key));
+  if (own == nullptr || own->stored_name.empty()) return nullptr;
+  for (const TrainableParameter& other : flat.layout) {
+    const ParsedKey other_key = parse_key(other.peft_key);
+    if (other_key.is_lora() || other_key.parameter != "bias") continue;
+    const Parameter* parameter = find_parameter(sites, to_base_name(other_key));
+    if (parameter != nullptr && parameter->stored_name == own->stored_name &&
+        has_equal_bytes(tensors.at(other.peft_key), tensor))
+      return &other;
+  }
+  return nullptr;
+}
+
 FlatParameters bind_trainable(const Adapter& adapter, const Checkpoint& base, const Sites& sites,
                               const Patches& patches, Gradients gradients) {
   FlatParameters flat;
@@ -114,10 +133,13 @@ FlatParameters bind_trainable(const Adapter& adapter, const Checkpoint& base, co
                   "training an adapter: its tensor has no place in the model")
           .in_file(adapter.path.string())
           .in_tensor(peft_key);
-    flat.layout.push_back({peft_key, tensor.shape, total, destination.saved_dtype});
+    const TrainableParameter* tied =
+        tied_bias(adapter.config, key, tensor, sites, flat, adapter.tensors);
+    const std::int64_t offset = tied == nullptr ? total : tied->offset;
+    if (tied == nullptr) total += tensor.numel();
+    flat.layout.push_back({peft_key, tensor.shape, offset, destination.saved_dtype});
     destinations.push_back(destination);
     sources.push_back(&tensor);
-    total += tensor.numel();
   }
   flat.values = at::zeros({total}, at::kFloat);
   flat.gradients = at::zeros({total}, at::kFloat);
@@ -178,8 +200,12 @@ std::vector<ParameterInfo> list_parameters(const ModelOptions& options,
                                            const FlatParameters& trainable,
                                            const std::deque<Parameter>& parameters) {
   std::vector<ParameterInfo> result;
+  std::set<std::string> own_names;
   for (const Parameter& parameter : parameters)
-    if (!parameter.is_alias)
+    if (!parameter.is_alias) own_names.insert(parameter.stored_name);
+  // An alias may also be the only name that the model has for a tensor.
+  for (const Parameter& parameter : parameters)
+    if (!parameter.is_alias || !own_names.contains(parameter.stored_name))
       result.push_back({parameter.base_name, parameter.shape, dtype_of(parameter.base), false});
   std::set<std::string> trained;
   for (const TrainableParameter& parameter : trainable.layout) trained.insert(parameter.peft_key);

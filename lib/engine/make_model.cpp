@@ -23,6 +23,7 @@ std::unique_ptr<Model> make_model(const ModelOptions& options) {
   if (config.decoder && !needs_generic(options)) return make_llama(options);
   if (config.decoder) return make_generic(options, make_llama_network(options));
   if (config.gpt2) return make_generic(options, make_gpt2_network(options));
+  if (config.gpt_neox) return make_generic(options, make_gpt_neox_network(options));
   if (config.bert) return make_generic(options, make_bert_network(options));
   throw Error(ErrorKind::unsupported, "loading a model: the engine cannot run model_type \"" +
                                           config.model_type + "\": " + config.unsupported_reason)

@@ -21,7 +21,7 @@ namespace lora::engine {
 struct TrainableParameter {
   std::string peft_key;  ///< name in the adapter file
   std::vector<std::int64_t> shape;
-  std::int64_t offset = 0;         ///< first element in the flat buffers
+  std::int64_t offset = 0;         ///< first element in the flat buffers; tied ones share it
   DType saved_dtype = DType::f32;  ///< F32 for LoRA factors, the base's dtype for saved modules
 };
 struct FlatParameters {

@@ -28,7 +28,7 @@ struct Parameter {
   std::vector<std::int64_t> shape;
   DType stored_dtype = DType::f32;  ///< in the checkpoint
   std::string stored_name;          ///< of its tensor in the checkpoint, aliases followed
-  bool is_alias = false;            ///< shares the base tensor of another parameter
+  bool is_alias = false;            ///< the checkpoint has its tensor under another name
   at::Tensor base;                  ///< frozen; matrices in the compute dtype, vectors always f32
   at::Tensor replacement;           ///< f32, from an adapter; undefined without one
   at::Tensor gradient;              ///< view of the flat gradients; undefined unless trainable

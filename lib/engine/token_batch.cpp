@@ -113,17 +113,18 @@ Supervision read_labels(const Batch& batch, const TokenBatch& tokens, const Toke
     throw Error(ErrorKind::incompatible,
                 "computing the loss: " + std::to_string(batch.labels.size()) + " labels for " +
                     std::to_string(batch.input_ids.size()) + " token ids");
+  const std::int64_t shift = model.is_causal ? 1 : 0;
+  const std::int64_t count = model.head.is_classifier() ? model.head.num_labels : model.vocab_size;
   for (std::int64_t row = 0; row < batch.rows; ++row) {
     const std::int64_t length =
         batch.lengths.empty() ? batch.columns : batch.lengths[static_cast<std::size_t>(row)];
-    for (std::int64_t t = 0; t + 1 < std::min(length, tokens.time); ++t) {
+    for (std::int64_t t = 0; t + shift < std::min(length, tokens.time); ++t) {
       const std::int64_t label =
-          batch.labels[static_cast<std::size_t>(row * batch.columns + t + 1)];
+          batch.labels[static_cast<std::size_t>(row * batch.columns + t + shift)];
       if (label == kIgnoredLabel) continue;
-      if (label < 0 || label >= model.vocab_size)
+      if (label < 0 || label >= count)
         throw Error(ErrorKind::incompatible, "computing the loss: label " + std::to_string(label) +
-                                                 ", expected 0 to " +
-                                                 std::to_string(model.vocab_size - 1));
+                                                 ", expected 0 to " + std::to_string(count - 1));
       result.rows.push_back(row * tokens.time + t);
       result.targets.push_back(label);
     }

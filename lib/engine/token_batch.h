@@ -19,7 +19,7 @@ struct TokenBatch {
 };
 
 /// Supervised positions of a batch: `rows` index the flattened hidden states [batch * time], and
-/// `targets` are the next tokens there.
+/// `targets` are the tokens or classes to be found there.
 struct Supervision {
   std::vector<std::int64_t> rows;
   std::vector<std::int64_t> targets;
@@ -35,7 +35,7 @@ TokenBatch read_tokens(const TensorMap& inputs, const TokenModel& model,
 /// attention. Throws as read_tokens does.
 TokenBatch read_tokens(const Batch& batch, const TokenModel& model);
 
-/// Positions whose next token carries a label.
+/// Positions whose next token carries a label; of a model that is not causal, those with a label.
 Supervision read_labels(const Batch& batch, const TokenBatch& tokens, const TokenModel& model);
 
 /// Throws Error(incompatible) unless 0 <= positions <= model.max_positions.

@@ -150,8 +150,8 @@ class Account {
   bool is_stored_transposed(const LoraModule& module, const MatrixShape& found,
                             const MatrixShape& expected) const {
     const bool may_be = module.kind == LayerKind::embedding || adapter_.config.fan_in_fan_out;
-    const bool is_known =
-        base_.config && (base_.config->layout || base_.config->gpt2 || base_.config->bert);
+    const bool is_known = base_.config && (base_.config->layout || base_.config->gpt2 ||
+                                           base_.config->bert || base_.config->gpt_neox);
     return !is_known && may_be && found.rows == expected.columns && found.columns == expected.rows;
   }
 

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "checkpoint/config_fields.h"
+#include "checkpoint/encoder_layout.h"
 
 namespace lora {
 namespace {
@@ -126,56 +127,74 @@ std::vector<FreshParameter> gpt2_parameters(const ModelConfig& config, const Con
 }
 
 std::vector<FreshParameter> bert_parameters(const ModelConfig& config, const ConfigFields& fields) {
-  const std::int64_t hidden = fields.extent("hidden_size").value_or(768);
-  const std::int64_t layers = fields.integer("num_hidden_layers", 1, 1 << 16).value_or(12);
-  const std::int64_t inner = fields.extent("intermediate_size").value_or(3072);
-  const std::int64_t vocabulary = fields.extent("vocab_size").value_or(30522);
-  require_divisible(fields, "hidden_size", hidden,
-                    fields.extent("num_attention_heads").value_or(12));
-  std::optional<std::int64_t> padding = 0;
-  if (fields.has("pad_token_id")) padding = fields.integer("pad_token_id", -1, vocabulary - 1);
+  const BertConfig& bert = *config.bert;
+  const EncoderLayout& layout = *find_encoder_layout(config.model_type);
+  const std::int64_t hidden = bert.hidden_size;
+  const std::int64_t inner = bert.intermediate_size;
 
   ParameterList list(fields.number("initializer_range").value_or(0.02));
-  const std::string embeddings = "bert.embeddings.";
-  list.embedding(embeddings + "word_embeddings", vocabulary, hidden, padding);
-  list.matrix(embeddings + "position_embeddings.weight",
-              fields.extent("max_position_embeddings").value_or(512), hidden);
-  list.matrix(embeddings + "token_type_embeddings.weight",
-              fields.extent("type_vocab_size").value_or(2), hidden);
+  const std::string embeddings = layout.root + ".embeddings.";
+  list.embedding(embeddings + "word_embeddings", bert.vocab_size, hidden, bert.pad_token_id);
+  list.embedding(embeddings + "position_embeddings", bert.max_position_embeddings, hidden,
+                 layout.counts_positions ? bert.pad_token_id : std::nullopt);
+  if (bert.token_types > 0)
+    list.matrix(embeddings + "token_type_embeddings.weight", bert.token_types, hidden);
   list.layer_norm(embeddings + "LayerNorm", hidden);
-  for (std::int64_t i = 0; i < layers; ++i) {
-    const std::string layer = "bert.encoder.layer." + std::to_string(i);
-    for (const char* name : {"query", "key", "value"})
-      list.linear(layer + ".attention.self." + name, hidden, hidden, true);
-    list.linear(layer + ".attention.output.dense", hidden, hidden, true);
-    list.layer_norm(layer + ".attention.output.LayerNorm", hidden);
-    list.linear(layer + ".intermediate.dense", inner, hidden, true);
-    list.linear(layer + ".output.dense", hidden, inner, true);
-    list.layer_norm(layer + ".output.LayerNorm", hidden);
+  for (std::int64_t i = 0; i < bert.num_layers; ++i) {
+    const std::string block = layout.root + "." + layout.blocks + "." + std::to_string(i) + ".";
+    for (const std::string& name : {layout.query, layout.key, layout.value, layout.attention_out})
+      list.linear(block + name, hidden, hidden, true);
+    list.layer_norm(block + layout.attention_norm, hidden);
+    list.linear(block + layout.up, inner, hidden, true);
+    list.linear(block + layout.down, hidden, inner, true);
+    list.layer_norm(block + layout.down_norm, hidden);
   }
-  const std::string head = "cls.predictions.";
-  list.zeros(head + "bias", vocabulary);
-  list.linear(head + "transform.dense", hidden, hidden, true);
-  list.layer_norm(head + "transform.LayerNorm", hidden);
-  if (!config.tie_word_embeddings) list.linear(head + "decoder", vocabulary, hidden, true);
+  list.linear(layout.transform, hidden, hidden, true);
+  list.layer_norm(layout.transform_norm, hidden);
+  const bool has_own_bias = layout.language_bias.empty();
+  list.zeros(has_own_bias ? layout.decoder + ".bias" : layout.language_bias, bert.vocab_size);
+  if (config.tie_word_embeddings) return list.take();
+  list.matrix(layout.decoder + ".weight", bert.vocab_size, hidden);
+  if (!has_own_bias) list.zeros(layout.decoder + ".bias", bert.vocab_size);
   return list.take();
+}
+
+std::vector<FreshParameter> gpt_neox_parameters(const ModelConfig& config,
+                                                const ConfigFields& fields) {
+  const GptNeoxConfig& neox = *config.gpt_neox;
+  const std::int64_t width = neox.hidden_size;
+  ParameterList list(fields.number("initializer_range").value_or(0.02));
+  list.matrix("gpt_neox.embed_in.weight", neox.vocab_size, width);
+  for (std::int64_t i = 0; i < neox.num_layers; ++i) {
+    const std::string block = "gpt_neox.layers." + std::to_string(i);
+    list.layer_norm(block + ".input_layernorm", width);
+    list.layer_norm(block + ".post_attention_layernorm", width);
+    list.linear(block + ".attention.query_key_value", 3 * width, width, neox.attention_bias);
+    list.linear(block + ".attention.dense", width, width, neox.attention_bias);
+    list.linear(block + ".mlp.dense_h_to_4h", neox.intermediate_size, width, true);
+    list.linear(block + ".mlp.dense_4h_to_h", width, neox.intermediate_size, true);
+  }
+  list.layer_norm("gpt_neox.final_layer_norm", width);
+  if (!config.tie_word_embeddings) list.matrix("embed_out.weight", neox.vocab_size, width);
+  return list.take();
+}
+
+Error cannot_make(const std::string& context, const std::string& reason) {
+  return Error(ErrorKind::unsupported, "cannot make weights for " + context + ": " + reason)
+      .in_file(context);
 }
 
 void require_architecture(const ModelConfig& config, const std::string& expected,
                           const std::string& context) {
   if (config.architecture.empty() || config.architecture == expected) return;
-  throw Error(ErrorKind::unsupported, "cannot make weights for " + context + ": architecture " +
-                                          config.architecture + " is not known, expected " +
-                                          expected)
-      .in_file(context);
+  throw cannot_make(context,
+                    "architecture " + config.architecture + " is not known, expected " + expected);
 }
 
 void require_plain(const ConfigFields& fields, const std::string& context) {
   for (const char* key : {"add_cross_attention", "is_decoder"})
     if (fields.boolean(key).value_or(false))
-      throw Error(ErrorKind::unsupported,
-                  "cannot make weights for " + context + ": " + key + " is not supported")
-          .in_file(context);
+      throw cannot_make(context, std::string(key) + " is not supported");
 }
 
 }  // namespace
@@ -194,16 +213,22 @@ std::vector<FreshParameter> fresh_parameters(const ModelConfig& config,
     require_plain(fields, context);
     return gpt2_parameters(config, fields);
   }
-  if (config.model_type == "bert") {
-    require_architecture(config, "BertForMaskedLM", context);
+  if (const EncoderLayout* layout = find_encoder_layout(config.model_type)) {
+    require_architecture(config, layout->classes + "ForMaskedLM", context);
     require_plain(fields, context);
+    if (fields.boolean("sinusoidal_pos_embds").value_or(false))
+      throw cannot_make(context, "sinusoidal_pos_embds is not supported");
+    if (!config.bert) throw cannot_make(context, config.unsupported_reason);
     return bert_parameters(config, fields);
   }
-  throw Error(ErrorKind::unsupported, "cannot make weights for " + context + ": model_type \"" +
-                                          config.model_type +
-                                          "\" is not known, expected llama, mistral, gpt2, bert "
-                                          "or mlp")
-      .in_file(context);
+  if (config.model_type == "gpt_neox") {
+    require_architecture(config, "GPTNeoXForCausalLM", context);
+    if (!config.gpt_neox) throw cannot_make(context, config.unsupported_reason);
+    return gpt_neox_parameters(config, fields);
+  }
+  throw cannot_make(context, "model_type \"" + config.model_type +
+                                 "\" is not known, expected llama, mistral, gpt2, bert, roberta, "
+                                 "xlm-roberta, camembert, distilbert, gpt_neox or mlp");
 }
 
 }  // namespace lora

@@ -87,7 +87,7 @@ BasePlan plan_fresh(const InitBaseOptions& options) {
     };
     plan.tensors.push_back(std::move(source));
   }
-  if (!config.decoder && !config.mlp)
+  if (!config.unsupported_reason.empty())
     plan.notes.push_back(config.unsupported_reason +
                          ": train, load and generate cannot run this base in this release");
   return plan;

@@ -131,6 +131,51 @@ TEST_CASE("a tied head is an alias of the embedding, absent or equal, and itself
   CHECK(different.notes.front().find("values differ") != std::string::npos);
 }
 
+TEST_CASE("masked heads are tied by the names of their families, classifiers have none") {
+  const TempDir dir;
+  const auto with = [&](const std::string& type, const TensorMap& tensors) {
+    write_file(dir / "config.json", "{\"model_type\": \"" + type + "\", \"vocab_size\": 4}");
+    write_safetensors_file(dir / "model.safetensors", tensors);
+    return open(dir.path()).aliases;
+  };
+  const auto aliases = [](std::map<std::string, std::string> expected) { return expected; };
+  const std::string roberta = "roberta.embeddings.word_embeddings.weight";
+  const std::string distilbert = "distilbert.embeddings.word_embeddings.weight";
+  const Tensor table = sample({4, 2}, 1);
+  const Tensor bias = sample({4}, 2);
+  for (const std::string type : {"roberta", "xlm-roberta", "camembert"}) {
+    INFO(type);
+    CHECK(with(type, {{roberta, table}, {"lm_head.bias", bias}}) ==
+          aliases({{"lm_head.decoder.weight", roberta}, {"lm_head.decoder.bias", "lm_head.bias"}}));
+    CHECK(with(type, {{roberta, table}, {"classifier.bias", bias}}).empty());
+  }
+  CHECK(with("distilbert", {{distilbert, table}, {"vocab_projector.bias", bias}}) ==
+        aliases({{"vocab_projector.weight", distilbert}}));
+  CHECK(with("distilbert", {{distilbert, table}, {"pre_classifier.bias", bias}}).empty());
+  // Another family's head may have a bias of its own.
+  CHECK(with("phi", {{"model.embed_tokens.weight", table},
+                     {"lm_head.weight", sample({4, 2}, 3)},
+                     {"lm_head.bias", bias}})
+            .empty());
+}
+
+TEST_CASE("the head of gpt_neox has two names, and its own values unless it is tied") {
+  const TempDir dir;
+  const auto with = [&](const char* tied, const TensorMap& tensors) {
+    write_file(dir / "config.json",
+               std::string(R"({"model_type": "gpt_neox", "architectures": ["GPTNeoXForCausalLM"],
+                               "tie_word_embeddings": )") +
+                   tied + "}");
+    write_safetensors_file(dir / "model.safetensors", tensors);
+    return open(dir.path()).aliases["lm_head.weight"];
+  };
+  const std::string table = "gpt_neox.embed_in.weight";
+  CHECK(with("false", {{table, sample({4, 2}, 1)}, {"embed_out.weight", sample({4, 2}, 2)}}) ==
+        "embed_out.weight");
+  CHECK(with("true", {{table, sample({4, 2}, 1)}}) == table);
+  CHECK(with("false", {{table, sample({4, 2}, 1)}, {"lm_head.weight", sample({4, 2}, 2)}}).empty());
+}
+
 TEST_CASE("names that share a storage are one tensor under the name transformers keeps") {
   const TempDir dir;
   const Tensor shared = sample({4, 2}, 1);

@@ -34,6 +34,21 @@ TEST_CASE("the probe input of a token model stays below its vocabulary and posit
   CHECK(ids(4096).shape == std::vector<std::int64_t>{4, 16});
 }
 
+TEST_CASE("the probe input fits a classifier without padding and positions behind padding's id") {
+  const auto shape = [](JsonObject document) {
+    return probe_inputs(with_config(std::move(document))).at("input_ids").shape;
+  };
+  const JsonArray classifier{"GPTNeoXForSequenceClassification"};
+  CHECK(shape({{"model_type", "gpt_neox"}, {"architectures", classifier}}).front() == 1);
+  CHECK(shape({{"model_type", "gpt_neox"}, {"architectures", classifier}, {"pad_token_id", 3}})
+            .front() == 4);
+  CHECK(
+      shape({{"model_type", "gpt2"}, {"architectures", JsonArray{"GPT2ForSequenceClassification"}}})
+          .front() == 1);
+  CHECK(shape({{"model_type", "roberta"}, {"max_position_embeddings", 10}}) ==
+        std::vector<std::int64_t>{4, 8});
+}
+
 TEST_CASE("a base that does not say what its inputs are cannot be probed") {
   testing::require_error(ErrorKind::unsupported, "no configuration", [] {
     Checkpoint bare;

@@ -10,23 +10,24 @@ using testing::largest_difference;
 using testing::logits_of;
 
 constexpr double kLogitTolerance = 2e-5;
-const std::vector<std::string> kCases{"gpt2_plain",      "gpt2_dora",       "gpt2_tokens",
-                                      "gpt2_classifier", "bert_classifier", "bert_dora",
-                                      "bert_language",   "bert_tokens",     "llama_dora",
-                                      "llama_tokens",    "llama_embedding", "llama_tied"};
-// Masked language models have no loss here, and tied factors are not trained.
-const std::vector<std::string> kTrainable{"gpt2_plain",      "gpt2_dora",       "gpt2_tokens",
-                                          "gpt2_classifier", "bert_classifier", "bert_dora",
-                                          "llama_dora",      "llama_tokens",    "llama_embedding"};
+const std::vector<std::string> kCases{
+    "gpt2_plain",          "gpt2_dora",         "gpt2_tokens",           "gpt2_classifier",
+    "bert_classifier",     "bert_dora",         "bert_language",         "bert_tokens",
+    "llama_dora",          "llama_tokens",      "llama_embedding",       "llama_tied",
+    "roberta_classifier",  "roberta_language",  "bert_token_classifier", "xlm_roberta_tokens",
+    "distilbert_language", "distilbert_tokens", "distilbert_classifier", "camembert_values",
+    "gpt_neox_plain",      "gpt_neox_serial",   "gpt_neox_classifier",   "gpt_neox_tokens"};
 
-TEST_CASE("logits of gpt2, bert and llama with every kind of LoRA equal PEFT's", "[engine]") {
+bool is_trainable(const std::string& name) { return name != "llama_tied"; }
+
+TEST_CASE("logits of every family with every kind of LoRA equal PEFT's", "[engine]") {
   for (const std::string& name : kCases) {
     INFO(name);
     const GoldenCase golden(name);
     const at::Tensor bare = logits_of(*golden.bare(), golden.masked_inputs());
     CHECK(largest_difference(bare, golden.value("logits")) < kLogitTolerance);
     for (const bool trainable : {false, true}) {
-      if (trainable && name == "llama_tied") continue;
+      if (trainable && !is_trainable(name)) continue;
       const auto model = golden.adapted(trainable);
       CHECK(largest_difference(logits_of(*model, golden.masked_inputs()),
                                golden.value("adapted_logits")) < kLogitTolerance);
@@ -41,8 +42,8 @@ TEST_CASE("logits of gpt2, bert and llama with every kind of LoRA equal PEFT's",
   }
 }
 
-TEST_CASE("token types reach bert's embeddings", "[engine]") {
-  for (const std::string name : {"bert_classifier", "bert_language"}) {
+TEST_CASE("token types reach the embeddings of bert and roberta", "[engine]") {
+  for (const std::string name : {"bert_classifier", "bert_language", "roberta_language"}) {
     INFO(name);
     const GoldenCase golden(name);
     TensorMap inputs = golden.masked_inputs();
@@ -54,7 +55,8 @@ TEST_CASE("token types reach bert's embeddings", "[engine]") {
 }
 
 TEST_CASE("loss and gradients of every kind of LoRA equal PEFT's", "[engine]") {
-  for (const std::string& name : kTrainable) {
+  for (const std::string& name : kCases) {
+    if (!is_trainable(name)) continue;
     for (const bool checkpointing : {false, true}) {
       INFO(name << (checkpointing ? " with" : " without") << " checkpointing");
       const GoldenCase golden(name);

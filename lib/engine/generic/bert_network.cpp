@@ -1,9 +1,10 @@
 #include <ATen/ops/arange.h>
-#include <ATen/ops/tanh.h>
+#include <ATen/ops/cumsum.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <cmath>
 
+#include "checkpoint/encoder_layout.h"
 #include "engine/generic/attention.h"
 #include "engine/generic/head.h"
 #include "engine/generic/layers.h"
@@ -17,7 +18,7 @@ namespace {
 struct Output {
   LoraSite* dense;
   Norm norm;
-  std::string path;
+  double dropout;
 };
 
 struct EncoderLayer {
@@ -25,52 +26,40 @@ struct EncoderLayer {
   Output attention_out;
   LoraSite* up;
   Output down;
-  std::string path;
 };
 
+// BERT and the encoders that an EncoderLayout describes.
 class BertNetwork final : public Network {
  public:
   explicit BertNetwork(const ModelOptions& options)
-      : config_(*options.base->config->bert), store_(options, "bert.") {
-    config_.head = head_of(config_.head, "classifier", options);
-    const std::int64_t width = config_.hidden_size;
-    const std::string path = "bert.embeddings.";
-    words_ =
-        store_.embedding(path + "word_embeddings", config_.vocab_size, width, config_.pad_token_id);
-    positions_ =
-        store_.embedding(path + "position_embeddings", config_.max_position_embeddings, width);
-    types_ = store_.embedding(path + "token_type_embeddings", config_.token_types, width);
-    embedding_norm_ = store_.layer_norm(path + "LayerNorm", width, config_.layer_norm_eps);
+      : config_(*options.base->config->bert),
+        layout_(*find_encoder_layout(options.base->config->model_type)),
+        store_(options, layout_.root + ".") {
+    config_.head = head_of(config_.head, {layout_.sequence_head, layout_.token_head}, options);
+    add_embeddings();
     for (std::int64_t i = 0; i < config_.num_layers; ++i) layers_.push_back(make_layer(i));
-    if (is_classifier())
-      add_classifier();
-    else
-      add_language_head();
+    add_head();
     store_.source().throw_if_incomplete();
   }
 
   LayerStore& layers() override { return store_; }
   std::size_t depth() const override { return layers_.size(); }
   bool is_causal() const override { return false; }
+  std::int64_t padding() const override { return config_.pad_token_id.value_or(0); }
   std::int64_t token_types() const override { return config_.token_types; }
-  std::string problem_type() const override { return config_.head.problem_type; }
   TokenModel tokens() const override {
-    return {config_.vocab_size,
-            config_.max_position_embeddings,
-            false,
-            is_classifier() ? config_.head.num_labels : 0,
-            {}};
+    return {config_.vocab_size, config_.max_tokens, false, config_.head, {}};
   }
 
   at::Tensor embed(const SequencePass& pass) override {
-    const at::Tensor types =
-        pass.token_types.defined() ? pass.token_types : at::zeros_like(pass.ids);
-    const at::Tensor places = at::arange(pass.ids.size(1), at::kLong);
-    const at::Tensor x = apply_table(words_, pass.ids, pass.pass)
-                             .add(apply_table(types_, types, pass.pass))
-                             .add(apply_table(positions_, places, pass.pass).unsqueeze(0));
+    at::Tensor x = apply_table(words_, pass.ids, pass.pass);
+    if (config_.token_types > 0)
+      x = x.add(apply_table(
+          types_, pass.token_types.defined() ? pass.token_types : at::zeros_like(pass.ids),
+          pass.pass));
+    x = x.add(apply_table(positions_, places_of(pass.ids), pass.pass));
     return drop(apply_layer_norm(embedding_norm_, x, pass.pass), config_.hidden_dropout,
-                stream_of("bert.embeddings.dropout"), pass.pass);
+                stream_of(layout_.root + ".embeddings.dropout"), pass.pass);
   }
 
   at::Tensor layer(std::size_t index, const at::Tensor& hidden, const SequencePass& pass) override {
@@ -81,7 +70,7 @@ class BertNetwork final : public Network {
     AttentionSettings settings;
     settings.scale = 1 / std::sqrt(static_cast<double>(config_.hidden_size / config_.num_heads));
     settings.dropout = config_.attention_dropout;
-    settings.stream = stream_of(layer.path + ".attention.self.dropout");
+    settings.stream = stream_of(layer.query->module_path + ".dropout");
     const at::Tensor attended =
         attend(heads(layer.query), heads(layer.key), heads(layer.value), settings, pass);
     const at::Tensor middle = finish(layer.attention_out, attended, hidden, pass);
@@ -91,65 +80,105 @@ class BertNetwork final : public Network {
   }
 
   at::Tensor logits(const at::Tensor& hidden, const SequencePass& pass) override {
-    if (is_classifier()) {
-      const at::Tensor pooled = at::tanh(apply_dense(*pooler_, hidden.select(1, 0), pass.pass));
-      return apply_dense(*head_,
-                         drop(pooled, config_.classifier_dropout, stream_of("dropout"), pass.pass),
-                         pass.pass);
+    switch (config_.head.kind) {
+      case HeadConfig::Kind::sequence_classification:
+        return apply_dense(*head_, classifier_drop(pooled(hidden, pass), "dropout", pass),
+                           pass.pass);
+      case HeadConfig::Kind::token_classification:
+        return apply_dense(*head_, classifier_drop(hidden, "dropout", pass), pass.pass);
+      case HeadConfig::Kind::language_model:
+        break;
     }
-    const at::Tensor x = activate(config_.activation, apply_dense(*transform_, hidden, pass.pass));
+    const std::string& activation = layout_.transform_activation;
+    const at::Tensor x = activate(activation.empty() ? config_.activation : activation,
+                                  apply_dense(*transform_, hidden, pass.pass));
     return apply_dense(*head_, apply_layer_norm(transform_norm_, x, pass.pass), pass.pass);
   }
 
  private:
-  bool is_classifier() const {
-    return config_.head.kind == HeadConfig::Kind::sequence_classification;
-  }
-
-  Output make_output(const std::string& path, std::int64_t in) {
-    return {&store_.linear(path + ".dense", in, config_.hidden_size, true),
-            store_.layer_norm(path + ".LayerNorm", config_.hidden_size, config_.layer_norm_eps),
-            path};
+  void add_embeddings() {
+    const std::int64_t width = config_.hidden_size;
+    const std::string path = layout_.root + ".embeddings.";
+    words_ =
+        store_.embedding(path + "word_embeddings", config_.vocab_size, width, config_.pad_token_id);
+    positions_ =
+        store_.embedding(path + "position_embeddings", config_.max_position_embeddings, width,
+                         layout_.counts_positions ? config_.pad_token_id : std::nullopt);
+    if (config_.token_types > 0)
+      types_ = store_.embedding(path + "token_type_embeddings", config_.token_types, width);
+    embedding_norm_ = store_.layer_norm(path + "LayerNorm", width, config_.layer_norm_eps);
   }
 
   EncoderLayer make_layer(std::int64_t index) {
-    const std::string path = "bert.encoder.layer." + std::to_string(index);
+    const std::string path =
+        layout_.root + "." + layout_.blocks + "." + std::to_string(index) + ".";
     const std::int64_t width = config_.hidden_size;
-    const std::string attention = path + ".attention.self.";
-    return {&store_.linear(attention + "query", width, width, true),
-            &store_.linear(attention + "key", width, width, true),
-            &store_.linear(attention + "value", width, width, true),
-            make_output(path + ".attention.output", width),
-            &store_.linear(path + ".intermediate.dense", width, config_.intermediate_size, true),
-            make_output(path + ".output", config_.intermediate_size),
-            path};
+    const auto dense = [&](const std::string& name, std::int64_t in, std::int64_t out) {
+      return &store_.linear(path + name, in, out, true);
+    };
+    const auto norm = [&](const std::string& name) {
+      return store_.layer_norm(path + name, width, config_.layer_norm_eps);
+    };
+    EncoderLayer layer;
+    layer.query = dense(layout_.query, width, width);
+    layer.key = dense(layout_.key, width, width);
+    layer.value = dense(layout_.value, width, width);
+    layer.attention_out = {dense(layout_.attention_out, width, width), norm(layout_.attention_norm),
+                           layout_.drops_attention_output ? config_.hidden_dropout : 0};
+    layer.up = dense(layout_.up, width, config_.intermediate_size);
+    layer.down = {dense(layout_.down, config_.intermediate_size, width), norm(layout_.down_norm),
+                  config_.hidden_dropout};
+    return layer;
   }
 
-  void add_classifier() {
+  void add_head() {
     const std::int64_t width = config_.hidden_size;
-    pooler_ = &store_.linear("bert.pooler.dense", width, width, true);
-    head_ = &store_.linear("classifier", width, config_.head.num_labels, true);
+    switch (config_.head.kind) {
+      case HeadConfig::Kind::sequence_classification:
+        pooler_ = &store_.linear(layout_.pooler, width, width, true);
+        head_ = &store_.linear(layout_.sequence_head, width, config_.head.num_labels, true);
+        break;
+      case HeadConfig::Kind::token_classification:
+        head_ = &store_.linear(layout_.token_head, width, config_.head.num_labels, true);
+        break;
+      case HeadConfig::Kind::language_model:
+        transform_ = &store_.linear(layout_.transform, width, width, true);
+        transform_norm_ = store_.layer_norm(layout_.transform_norm, width, config_.layer_norm_eps);
+        head_ = &store_.linear(layout_.decoder, width, config_.vocab_size, true);
+        if (!layout_.language_bias.empty())
+          store_.unused(layout_.language_bias, {config_.vocab_size});
+        break;
+    }
   }
 
-  void add_language_head() {
-    const std::int64_t width = config_.hidden_size;
-    const std::string path = "cls.predictions.";
-    transform_ = &store_.linear(path + "transform.dense", width, width, true);
-    transform_norm_ =
-        store_.layer_norm(path + "transform.LayerNorm", width, config_.layer_norm_eps);
-    head_ = &store_.linear(path + "decoder", width, config_.vocab_size, true);
-    store_.unused(path + "bias", {config_.vocab_size});
+  // Rows of the position table for ids [batch, time]: [1 or batch, time].
+  at::Tensor places_of(const at::Tensor& ids) const {
+    if (!layout_.counts_positions) return at::arange(ids.size(1), at::kLong).unsqueeze(0);
+    const std::int64_t padding = *config_.pad_token_id;
+    const at::Tensor counts = ids.ne(padding).to(at::kLong);
+    return at::cumsum(counts, 1).mul(counts).add(padding);
+  }
+
+  at::Tensor pooled(const at::Tensor& hidden, const SequencePass& pass) const {
+    at::Tensor first = hidden.select(1, 0);
+    if (layout_.drops_before_pooler) first = classifier_drop(first, "pooler.dropout", pass);
+    return activate(layout_.pooler_activation, apply_dense(*pooler_, first, pass.pass));
+  }
+
+  at::Tensor classifier_drop(const at::Tensor& x, const char* place,
+                             const SequencePass& pass) const {
+    return drop(x, config_.classifier_dropout, stream_of(place), pass.pass);
   }
 
   at::Tensor finish(const Output& output, const at::Tensor& x, const at::Tensor& residual,
                     const SequencePass& pass) const {
-    const at::Tensor dropped =
-        drop(apply_dense(*output.dense, x, pass.pass), config_.hidden_dropout,
-             stream_of(output.path + ".dropout"), pass.pass);
+    const at::Tensor dropped = drop(apply_dense(*output.dense, x, pass.pass), output.dropout,
+                                    stream_of(output.dense->module_path + ".dropout"), pass.pass);
     return apply_layer_norm(output.norm, dropped.add(residual), pass.pass);
   }
 
   BertConfig config_;
+  const EncoderLayout& layout_;
   LayerStore store_;
   Table words_, positions_, types_;
   Norm embedding_norm_;

@@ -117,11 +117,17 @@ class GenericModel final : public Model {
   // Attention that looks ahead must not see the padding of shorter rows.
   TokenBatch read(const Batch& batch) const {
     TokenBatch tokens = read_tokens(batch, tokens_);
-    if (network_->is_causal() || batch.lengths.empty()) return tokens;
-    tokens.mask.assign(tokens.ids.size(), 0);
+    if (batch.lengths.empty()) return tokens;
+    const std::int64_t padding = network_->padding();
+    const bool is_token = padding >= 0 && padding < tokens_.vocab_size;
+    const bool is_masked = !network_->is_causal();
+    if (is_masked) tokens.mask.assign(tokens.ids.size(), 1);
     for (std::int64_t row = 0; row < tokens.batch; ++row) {
-      const auto first = tokens.mask.begin() + row * tokens.time;
-      std::fill_n(first, std::min(batch.lengths[static_cast<std::size_t>(row)], tokens.time), 1);
+      const std::int64_t begin =
+          row * tokens.time + std::min(batch.lengths[static_cast<std::size_t>(row)], tokens.time);
+      const std::int64_t count = (row + 1) * tokens.time - begin;
+      if (is_token) std::fill_n(tokens.ids.begin() + begin, count, padding);
+      if (is_masked) std::fill_n(tokens.mask.begin() + begin, count, 0);
     }
     return tokens;
   }
@@ -134,13 +140,9 @@ class GenericModel final : public Model {
 
   LossSum head_loss(const Batch& batch, const TokenBatch& tokens, const SequencePass& pass,
                     const at::Tensor& hidden, double gradient_scale) {
-    if (tokens_.num_labels > 0)
+    if (tokens_.head.kind == HeadConfig::Kind::sequence_classification)
       return classifier_loss(*network_, pass, hidden, batch.y, gradient_scale);
-    if (!tokens_.is_causal)
-      throw Error(ErrorKind::unsupported,
-                  "computing the loss: a masked language model has none here, expected a causal "
-                  "language model or a sequence classifier");
-    return language_loss(*network_, pass, hidden, read_labels(batch, tokens, tokens_),
+    return position_loss(*network_, pass, hidden, read_labels(batch, tokens, tokens_),
                          gradient_scale);
   }
 

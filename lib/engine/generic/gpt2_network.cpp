@@ -5,7 +5,6 @@
 #include "engine/generic/attention.h"
 #include "engine/generic/head.h"
 #include "engine/generic/layers.h"
-#include "lora/base/error.h"
 #include "lora/base/random.h"
 #include "lora/checkpoint/checkpoint.h"
 
@@ -24,7 +23,7 @@ class Gpt2Network final : public Network {
  public:
   explicit Gpt2Network(const ModelOptions& options)
       : config_(*options.base->config->gpt2), store_(options, "transformer.") {
-    config_.head = head_of(config_.head, "score", options);
+    config_.head = head_of(config_.head, {"score", ""}, options);
     const std::int64_t width = config_.hidden_size;
     words_ = store_.embedding("transformer.wte", config_.vocab_size, width);
     positions_ = store_.embedding("transformer.wpe", config_.max_position_embeddings, width);
@@ -38,10 +37,10 @@ class Gpt2Network final : public Network {
   LayerStore& layers() override { return store_; }
   std::size_t depth() const override { return blocks_.size(); }
   bool is_causal() const override { return true; }
-  std::string problem_type() const override { return config_.head.problem_type; }
+  std::int64_t padding() const override { return config_.pad_token_id.value_or(0); }
   TokenModel tokens() const override {
-    return {config_.vocab_size, config_.max_position_embeddings, !is_classifier(),
-            is_classifier() ? config_.head.num_labels : 0, config_.eos_token_ids};
+    return {config_.vocab_size, config_.max_position_embeddings, !is_classifier(), config_.head,
+            config_.eos_token_ids};
   }
 
   at::Tensor embed(const SequencePass& pass) override {
@@ -62,14 +61,13 @@ class Gpt2Network final : public Network {
   }
 
   at::Tensor logits(const at::Tensor& hidden, const SequencePass& pass) override {
-    const at::Tensor rows = is_classifier() ? last_tokens(hidden, pass) : hidden;
+    const at::Tensor rows =
+        is_classifier() ? last_tokens(hidden, pass, config_.pad_token_id) : hidden;
     return apply_dense(*head_, apply_layer_norm(final_norm_, rows, pass.pass), pass.pass);
   }
 
  private:
-  bool is_classifier() const {
-    return config_.head.kind == HeadConfig::Kind::sequence_classification;
-  }
+  bool is_classifier() const { return config_.head.is_classifier(); }
 
   Block make_block(std::int64_t index) {
     const std::string path = "transformer.h." + std::to_string(index);
@@ -108,23 +106,6 @@ class Gpt2Network final : public Network {
     const at::Tensor out = attend(part(0), part(1), part(2), settings, pass);
     return residual(apply_dense(*block.attention_out, out, pass.pass),
                     block.path + ".attn.resid_dropout", pass);
-  }
-
-  // [batch, hidden] at the last token of each row that is not padding, found by its id as
-  // transformers does (the attention mask has no say).
-  at::Tensor last_tokens(const at::Tensor& hidden, const SequencePass& pass) const {
-    const std::int64_t batch = hidden.size(0);
-    if (!config_.pad_token_id) {
-      if (batch > 1)
-        throw Error(ErrorKind::incompatible,
-                    "running the model: " + std::to_string(batch) +
-                        " rows, expected 1 while config.json has no pad_token_id");
-      return hidden.select(1, hidden.size(1) - 1);
-    }
-    const at::Tensor places = at::arange(hidden.size(1), at::kLong);
-    const at::Tensor last =
-        (pass.ids.ne(*config_.pad_token_id).to(at::kLong).mul(places)).argmax(1);
-    return hidden.gather(1, last.view({batch, 1, 1}).expand({batch, 1, hidden.size(2)})).squeeze(1);
   }
 
   Gpt2Config config_;

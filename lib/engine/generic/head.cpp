@@ -1,6 +1,7 @@
 #include "engine/generic/head.h"
 
 #include <ATen/core/Reduction.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/binary_cross_entropy_with_logits.h>
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/from_blob.h>
@@ -37,26 +38,46 @@ Error wrong_labels(const Tensor& y, const std::string& expected) {
 
 }  // namespace
 
-HeadConfig head_of(const HeadConfig& config, const std::string& classifier_path,
+HeadConfig head_of(const HeadConfig& config, const ClassifierPaths& paths,
                    const ModelOptions& options) {
   HeadConfig head = config;
-  if (head.kind == HeadConfig::Kind::sequence_classification) return head;
+  if (head.is_classifier()) return head;
   for (const Adapter* adapter : options.adapters) {
-    const auto weight = adapter->replacements.find(classifier_path + ".weight");
+    const bool is_for_tokens = !paths.token.empty() && adapter->config.task_type == "TOKEN_CLS";
+    const auto weight =
+        adapter->replacements.find((is_for_tokens ? paths.token : paths.sequence) + ".weight");
     if (weight == adapter->replacements.end() || weight->second.shape.size() != 2) continue;
-    head.kind = HeadConfig::Kind::sequence_classification;
+    head.kind = is_for_tokens ? HeadConfig::Kind::token_classification
+                              : HeadConfig::Kind::sequence_classification;
     head.num_labels = weight->second.shape[0];
   }
   return head;
 }
 
-LossSum language_loss(Network& network, const SequencePass& pass, const at::Tensor& hidden,
+at::Tensor last_tokens(const at::Tensor& hidden, const SequencePass& pass,
+                       const std::optional<std::int64_t>& padding) {
+  const std::int64_t batch = hidden.size(0);
+  if (!padding) {
+    if (batch > 1)
+      throw Error(ErrorKind::incompatible, "running the model: " + std::to_string(batch) +
+                                               " rows, expected 1 while config.json has no "
+                                               "pad_token_id");
+    return hidden.select(1, hidden.size(1) - 1);
+  }
+  const at::Tensor places = at::arange(hidden.size(1), at::kLong);
+  const at::Tensor last = pass.ids.ne(*padding).to(at::kLong).mul(places).argmax(1);
+  return hidden.gather(1, last.view({batch, 1, 1}).expand({batch, 1, hidden.size(2)})).squeeze(1);
+}
+
+LossSum position_loss(Network& network, const SequencePass& pass, const at::Tensor& hidden,
                       const Supervision& supervision, double gradient_scale) {
   LossSum result;
   result.count = static_cast<std::int64_t>(supervision.rows.size());
   const at::Tensor rows = hidden.reshape({-1, hidden.size(-1)});
-  for (std::int64_t begin = 0; begin < result.count; begin += kChunk) {
-    const std::int64_t count = std::min(kChunk, result.count - begin);
+  // Scores of a vocabulary are large. A classifier's are not, and its dropout wants one piece.
+  const std::int64_t most = network.tokens().head.is_classifier() ? result.count : kChunk;
+  for (std::int64_t begin = 0; begin < result.count; begin += most) {
+    const std::int64_t count = std::min(most, result.count - begin);
     const at::Tensor chunk = at::index_select(rows, 0, index_view(supervision.rows, begin, count));
     const at::Tensor loss = at::cross_entropy_loss(network.logits(chunk, pass),
                                                    index_view(supervision.targets, begin, count),
@@ -71,7 +92,7 @@ LossSum classifier_loss(Network& network, const SequencePass& pass, const at::Te
   const at::Tensor logits = network.logits(hidden, pass);
   const std::int64_t rows = logits.size(0);
   const std::int64_t labels = logits.size(1);
-  const std::string problem = network.problem_type();
+  const std::string problem = network.tokens().head.problem_type;
   at::Tensor loss;
   LossSum result;
   if (y.dtype == DType::i64 && problem != "regression" && labels > 1) {

@@ -1,12 +1,10 @@
-#include <ATen/ops/cat.h>
-#include <ATen/ops/from_blob.h>
 #include <ATen/ops/silu.h>
 
 #include <cmath>
 
 #include "engine/generic/attention.h"
 #include "engine/generic/layers.h"
-#include "engine/llama/rotary.h"
+#include "engine/generic/rotate.h"
 #include "lora/checkpoint/checkpoint.h"
 
 namespace lora::engine {
@@ -79,19 +77,6 @@ class GenericLlama final : public Network {
             &store_.linear(mlp + "down_proj", inner, hidden, config_.mlp_bias)};
   }
 
-  // Half-split rotation of x [batch, heads, time, dim].
-  at::Tensor rotated(const at::Tensor& x) const {
-    const std::int64_t half = config_.head_dim / 2;
-    const auto table = [&](const float* values) {
-      return at::from_blob(const_cast<float*>(values), {x.size(2), half}, at::kFloat);
-    };
-    const at::Tensor cos = table(rotary_.cos(0));
-    const at::Tensor sin = table(rotary_.sin(0));
-    const at::Tensor first = x.narrow(3, 0, half);
-    const at::Tensor second = x.narrow(3, half, half);
-    return at::cat({first.mul(cos).sub(second.mul(sin)), second.mul(cos).add(first.mul(sin))}, 3);
-  }
-
   // Every key and value head serves a group of neighbouring query heads.
   at::Tensor repeated(const at::Tensor& x) const {
     const std::int64_t group = config_.num_heads / config_.num_kv_heads;
@@ -110,9 +95,10 @@ class GenericLlama final : public Network {
     AttentionSettings settings;
     settings.is_causal = true;
     settings.scale = 1 / std::sqrt(static_cast<double>(config_.head_dim));
-    const at::Tensor out = attend(rotated(heads(layer.q, config_.num_heads)),
-                                  repeated(rotated(heads(layer.k, config_.num_kv_heads))),
-                                  repeated(heads(layer.v, config_.num_kv_heads)), settings, pass);
+    const at::Tensor out =
+        attend(rotate(heads(layer.q, config_.num_heads), rotary_, config_.head_dim),
+               repeated(rotate(heads(layer.k, config_.num_kv_heads), rotary_, config_.head_dim)),
+               repeated(heads(layer.v, config_.num_kv_heads)), settings, pass);
     return apply_dense(*layer.o, out, pass.pass);
   }
 

@@ -25,16 +25,18 @@ class Network {
   virtual LayerStore& layers() = 0;
   virtual std::size_t depth() const = 0;
   virtual TokenModel tokens() const = 0;
-  virtual std::string problem_type() const { return {}; }  ///< of a classifier, see HeadConfig
-  virtual std::int64_t token_types() const { return 0; }   ///< 0: token_type_ids are no input
-  virtual bool is_causal() const = 0;                      ///< attention looks back only
+  virtual std::int64_t token_types() const { return 0; }  ///< 0: token_type_ids are no input
+  virtual bool is_causal() const = 0;                     ///< attention looks back only
+  /// Token that shorter rows of a training batch end with, which may be none of the vocabulary.
+  virtual std::int64_t padding() const { return 0; }
 
   /// Hidden states [batch, time, hidden] in front of the first layer.
   virtual at::Tensor embed(const SequencePass& pass) = 0;
   virtual at::Tensor layer(std::size_t index, const at::Tensor& hidden,
                            const SequencePass& pass) = 0;
   /// Logits behind the last layer. A language model maps hidden states of any leading shape to
-  /// [..., vocabulary]; a classifier needs all of [batch, time, hidden] and gives [batch, labels].
+  /// [..., vocabulary], a token classifier to [..., labels]; a sequence classifier needs all of
+  /// [batch, time, hidden] and gives [batch, labels].
   virtual at::Tensor logits(const at::Tensor& hidden, const SequencePass& pass) = 0;
 };
 
@@ -44,6 +46,7 @@ SequencePass make_pass(const TokenBatch& tokens, const Network& network, const P
 
 std::unique_ptr<Network> make_gpt2_network(const ModelOptions& options);
 std::unique_ptr<Network> make_bert_network(const ModelOptions& options);
+std::unique_ptr<Network> make_gpt_neox_network(const ModelOptions& options);
 std::unique_ptr<Network> make_llama_network(const ModelOptions& options);
 
 }  // namespace lora::engine

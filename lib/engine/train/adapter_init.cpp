@@ -1,8 +1,11 @@
 #include "engine/train/adapter_init.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
+#include <optional>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -198,10 +201,28 @@ void refuse_variants(const AdapterConfig& config, bool is_mlp) {
         .with_hint("train a plain LoRA adapter");
   };
   if (config.use_dora && is_mlp) refuse("use_dora on an mlp");
-  if (config.task_type && *config.task_type != "CAUSAL_LM" && *config.task_type != "SEQ_CLS")
+  constexpr std::array<std::string_view, 3> kTasks{"CAUSAL_LM", "SEQ_CLS", "TOKEN_CLS"};
+  if (config.task_type &&
+      std::find(kTasks.begin(), kTasks.end(), *config.task_type) == kTasks.end())
     refuse("task_type " + *config.task_type);
   const Json* tying = config.other.find("ensure_weight_tying");
   if (tying != nullptr && *tying == Json(true)) refuse("ensure_weight_tying");
+}
+
+bool is_for_tokens(const TokenModel& model) {
+  return model.head.kind == HeadConfig::Kind::token_classification;
+}
+
+void require_task(const std::string& task_type, const std::optional<TokenModel>& model) {
+  const bool is_classifier = model && model->head.is_classifier();
+  const auto refuse = [&](const std::string& expected) {
+    throw Error(ErrorKind::unsupported,
+                "cannot train with task_type " + task_type + ": the base is no " + expected);
+  };
+  if (task_type == "SEQ_CLS" && (!is_classifier || is_for_tokens(*model)))
+    refuse("sequence classifier");
+  if (task_type == "TOKEN_CLS" && (!is_classifier || !is_for_tokens(*model)))
+    refuse("token classifier");
 }
 
 }  // namespace
@@ -227,16 +248,15 @@ AdapterConfig complete_config(AdapterConfig config, const Checkpoint& base,
   }
   const auto token_model = base.config ? base.config->token_model() : std::nullopt;
   if (!config.task_type && token_model && token_model->is_causal) config.task_type = "CAUSAL_LM";
-  if (!config.task_type && token_model && token_model->num_labels > 0) config.task_type = "SEQ_CLS";
+  if (!config.task_type && token_model && token_model->head.is_classifier())
+    config.task_type = is_for_tokens(*token_model) ? "TOKEN_CLS" : "SEQ_CLS";
   refuse_variants(config, base.config && base.config->mlp);
   if (const Json* tokens = config.other.find("trainable_token_indices");
       tokens != nullptr && !tokens->is_null())
     throw Error(ErrorKind::unsupported,
                 "cannot start an adapter with trainable_token_indices, expected none")
         .with_hint("make the adapter with PEFT and continue it with --adapter");
-  if (config.task_type == "SEQ_CLS" && (!token_model || token_model->num_labels == 0))
-    throw Error(ErrorKind::unsupported,
-                "cannot train with task_type SEQ_CLS: the base is no sequence classifier");
+  require_task(config.task_type.value_or(""), token_model);
   add_task_heads(config);
   expand_all_linear(config, modules, is_transformers);
   if (is_transformers && !config.base_model_name_or_path)

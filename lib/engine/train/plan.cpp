@@ -61,10 +61,15 @@ std::int64_t estimate_memory(const TrainOptions& options, std::int64_t trainable
   }
   const std::int64_t element = is_half ? 2 : 4;
   std::int64_t activations = 0;
-  if (options.base->config && options.base->config->decoder)
-    activations = activations_of(*options.base->config->decoder, options, data, element);
-  if (options.base->config && options.base->config->gpt2)
-    activations = activations_of(*options.base->config->gpt2, options, data, element);
+  const auto add = [&](const auto& config) {
+    if (config) activations = activations_of(*config, options, data, element);
+  };
+  if (const auto& config = options.base->config) {
+    add(config->decoder);
+    add(config->gpt2);
+    add(config->bert);
+    add(config->gpt_neox);
+  }
   return frozen * element + trainable_parameters * 16 + activations;
 }
 

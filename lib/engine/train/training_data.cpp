@@ -29,13 +29,19 @@ Error misfit(const Dataset& data, const std::string& found, const std::string& e
       .in_file(data.files.front().path.string());
 }
 
-void require_causal(const TokenModel& model, const Checkpoint& base) {
-  if (model.is_causal) return;
-  throw Error(ErrorKind::unsupported,
-              std::string("cannot train on text: the base is a ") +
-                  (model.num_labels > 0 ? "sequence classifier" : "masked language model") +
-                  ", expected a causal language model")
-      .in_file(base.path.string());
+// A problem_type that is not set is what the labels say, as in transformers.
+LabelOptions labels_of(const TokenModel& model) {
+  LabelOptions labels;
+  const HeadConfig& head = model.head;
+  if (model.is_causal) return labels;
+  labels.use = head.kind == HeadConfig::Kind::sequence_classification ? LabelUse::sequence
+                                                                      : LabelUse::each_token;
+  labels.count = head.is_classifier() ? head.num_labels : model.vocab_size;
+  const std::string& problem = head.problem_type;
+  labels.may_be_class =
+      problem.empty() ? head.num_labels > 1 : problem == "single_label_classification";
+  labels.may_be_values = problem != "single_label_classification";
+  return labels;
 }
 
 void check_table(const Dataset& data, const MlpConfig& mlp) {
@@ -77,7 +83,7 @@ Dataset load_training_data(const TrainOptions& options,
   data_options.threads = options.threads;
   const auto tokens = base.config ? base.config->token_model() : std::nullopt;
   if (tokens) {
-    require_causal(*tokens, base);
+    data_options.labels = labels_of(*tokens);
     data_options.max_positions = tokens->max_positions;
     data_options.vocab_size = tokens->vocab_size;
   }

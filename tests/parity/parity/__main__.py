@@ -13,6 +13,7 @@ from parity import (  # noqa: F401
     adapter_verdicts,
     base_checkpoints,
     decoders,
+    encoders,
     families,
     healthy,
     loads,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pathlib
+from collections.abc import Callable
 
 import torch
 from peft import PeftModel
@@ -65,16 +66,44 @@ def compare_training(
 ) -> None:
     """`model` is a PEFT model with its initial adapter on the weights in `base`."""
     (context.folder / "corpus.txt").write_text(text, encoding="utf-8")
+    blocks = text_blocks(base, text, seq_len)
+    compare_runs(
+        context, base, model, "corpus.txt", len(blocks), lambda rows: {"input_ids": blocks[rows], "labels": blocks[rows]},
+        {"input_ids": blocks[:2].contiguous()}, open_model, steps=steps, batch=batch, seq_len=seq_len, lr=lr,
+        schedule=schedule, grad_accum=grad_accum,
+    )  # fmt: skip
+
+
+def compare_runs(
+    context: Context,
+    base: pathlib.Path,
+    model: torch.nn.Module,
+    data: str,
+    examples: int,
+    batch_of: Callable[[list[int]], dict[str, torch.Tensor]],
+    inputs: dict[str, torch.Tensor],
+    open_base: Callable[[pathlib.Path], torch.nn.Module],
+    *,
+    steps: int,
+    batch: int,
+    seq_len: int,
+    lr: float,
+    schedule: str = "constant",
+    grad_accum: int = 1,
+) -> None:
+    """The file `data` holds `examples` examples, of which batch_of gives those of some rows to PEFT's model.
+
+    `inputs` are what the trained adapters are compared on.
+    """
     model.save_pretrained(context.folder / "initial")
     initial = load_file(context.folder / "initial/adapter_model.safetensors")
     warmup = 0.1 if schedule == "cosine" else 0
     context.run(
-        "train", "--base", base, "--adapter", "initial", "--data", "corpus.txt", "--no-shuffle",
+        "train", "--base", base, "--adapter", "initial", "--data", data, "--no-shuffle",
         "--compute", "f32", "--steps", steps, "--batch-size", batch, "--seq-len", seq_len, "--lr", lr,
         "--schedule", schedule, "--warmup", warmup, "--grad-accum", grad_accum, "--run-dir", "run",
     )  # fmt: skip
 
-    blocks = text_blocks(base, text, seq_len)
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0)
     if schedule == "cosine":
@@ -87,8 +116,7 @@ def compare_training(
         total = 0.0
         for micro in range(grad_accum):
             first = (step * grad_accum + micro) * batch
-            ids = blocks[[(first + i) % len(blocks) for i in range(batch)]]
-            loss = model(input_ids=ids, labels=ids).loss / grad_accum
+            loss = model(**batch_of([(first + i) % examples for i in range(batch)])).loss / grad_accum
             loss.backward()
             total += loss.item()
         norm = torch.nn.utils.clip_grad_norm_(trainable, 1.0).item()
@@ -120,7 +148,6 @@ def compare_training(
     if not apart <= 0.01 * moved:
         raise AssertionError(f"the adapters are {apart:.3g} apart after moving {moved:.3g}")
 
-    inputs = {"input_ids": blocks[:2].contiguous()}
     with_theirs = peft_logits(model, inputs)
     with model.disable_adapter():
         effect = (peft_logits(model, inputs) - with_theirs).abs().max().item()
@@ -130,7 +157,7 @@ def compare_training(
         "lora load of PEFT's adapter, logits",
         lora_logits(context, "theirs", base, inputs), with_theirs, TRAINED_LOGITS_TOLERANCE,
     )  # fmt: skip
-    reloaded = PeftModel.from_pretrained(open_model(base), context.folder / "run/adapter")
+    reloaded = PeftModel.from_pretrained(open_base(base), context.folder / "run/adapter")
     peft_of_ours = assert_close(
         "PEFT's load of our adapter, logits",
         lora_logits(context, "run/adapter", base, inputs), peft_logits(reloaded, inputs), TRAINED_LOGITS_TOLERANCE,

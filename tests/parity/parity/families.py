@@ -360,7 +360,7 @@ def gpt2_from_nothing(context: Context) -> None:
 
 
 @case
-def bert_preset_is_read_and_not_trained(context: Context) -> None:
+def bert_preset_wants_labels(context: Context) -> None:
     context.run("init-base", "--preset", "tiny-bert", "-o", "base")
     base = context.folder / "base"
     inputs = {"input_ids": torch.randint(0, 288, (2, 30))}

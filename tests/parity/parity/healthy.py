@@ -13,13 +13,22 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertForTokenClassification,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+    DistilBertForSequenceClassification,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
     MistralConfig,
     MistralForCausalLM,
+    RobertaConfig,
+    RobertaForMaskedLM,
+    RobertaForSequenceClassification,
+    RobertaForTokenClassification,
 )
 
 from parity.harness import Context, case
@@ -30,6 +39,11 @@ DECODER = dict(
 BERT = dict(
     vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
     max_position_embeddings=64, num_labels=3)
+
+DISTILBERT = dict(vocab_size=64, dim=32, n_layers=2, n_heads=4, hidden_dim=48, max_position_embeddings=64)
+NEOX = dict(
+    vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
+    max_position_embeddings=64)
 
 
 def llama(**settings: object) -> torch.nn.Module:
@@ -49,6 +63,13 @@ BASES = {
     "gpt2": gpt2,
     "bert_cls": lambda: BertForSequenceClassification(BertConfig(**BERT)),
     "bert_tokens": lambda: BertForTokenClassification(BertConfig(**BERT)),
+    "roberta_cls": lambda: RobertaForSequenceClassification(RobertaConfig(**BERT)),
+    "roberta_tokens": lambda: RobertaForTokenClassification(RobertaConfig(**BERT)),
+    "roberta": lambda: RobertaForMaskedLM(RobertaConfig(**BERT)),
+    "distilbert_cls": lambda: DistilBertForSequenceClassification(DistilBertConfig(**DISTILBERT)),
+    "distilbert": lambda: DistilBertForMaskedLM(DistilBertConfig(**DISTILBERT)),
+    "gpt_neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**NEOX)),
+    "gpt_neox_tied": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**NEOX, tie_word_embeddings=True)),
 }
 
 CAUSAL = dict(task_type="CAUSAL_LM")
@@ -118,6 +139,17 @@ CONFIGURATIONS: dict[str, tuple[str, dict[str, object]]] = {
     "bert_bias_lora_only": ("bert_cls", {"task_type": "SEQ_CLS", "bias": "lora_only", "target_modules": ["query", "dense"]}),
     "bert_saved_pooler": ("bert_cls", {"task_type": "SEQ_CLS", "modules_to_save": ["pooler"]}),
     "bert_tokens": ("bert_tokens", {"task_type": "TOKEN_CLS"}),
+    "roberta_classifier": ("roberta_cls", {"task_type": "SEQ_CLS"}),
+    "roberta_bias_all": ("roberta_cls", {"task_type": "SEQ_CLS", "bias": "all", "use_dora": True}),
+    "roberta_tokens": ("roberta_tokens", {"task_type": "TOKEN_CLS", "target_modules": ["key", "output.dense"]}),
+    "roberta_language": ("roberta", {"target_modules": ["query", "word_embeddings", "lm_head.dense"]}),
+    "roberta_language_bias": ("roberta", {"target_modules": ["query"], "bias": "all"}),
+    "distilbert_classifier": ("distilbert_cls", {"task_type": "SEQ_CLS", "target_modules": ["q_lin", "lin1"]}),
+    "distilbert_all_linear": ("distilbert", {"target_modules": "all-linear"}),
+    "gpt_neox_default": ("gpt_neox", CAUSAL),
+    "gpt_neox_all_linear": ("gpt_neox", {**CAUSAL, "target_modules": "all-linear", "bias": "all"}),
+    "gpt_neox_saved_head": ("gpt_neox", {**CAUSAL, "modules_to_save": ["lm_head"]}),
+    "gpt_neox_tied_embedding": ("gpt_neox_tied", {**CAUSAL, "target_modules": ["embed_in", "dense"]}),
     "bert_dora": ("bert_tokens", {"task_type": "TOKEN_CLS", "use_dora": True}),
 }
 

@@ -58,10 +58,10 @@ Checkpoint open_checkpoint(const std::string& source, const OpenCheckpointOption
                            const std::vector<std::filesystem::path>& hf_cache = {});
 
 /// The modules of the model in the order of Python's named_modules(): exact class names for
-/// families this program knows (llama and mistral: the tree of the ...ForCausalLM class; gpt2 and
-/// bert: language model or sequence classifier, as the architecture says), otherwise
-/// deduced from parameter names and shapes: only modules that own parameters and their parents, in
-/// natural order. Shapes of an mlp come from its tensors.
+/// families this program knows (llama and mistral: the tree of the ...ForCausalLM class; others:
+/// language model, sequence or token classifier, as the architecture says), otherwise deduced from
+/// parameter names and shapes: only modules that own parameters and their parents, in natural
+/// order. Shapes of an mlp come from its tensors.
 ModuleList list_modules(const Checkpoint& checkpoint);
 
 }  // namespace lora

@@ -55,12 +55,14 @@ struct HeadConfig {
   enum class Kind {
     language_model,           ///< a score for each token of the vocabulary, at each position
     sequence_classification,  ///< num_labels scores for a whole sequence
+    token_classification,     ///< num_labels scores at each position
   };
   Kind kind = Kind::language_model;
   std::int64_t num_labels = 2;  ///< length of `id2label`, else `num_labels`
-  /// regression | single_label_classification | multi_label_classification; empty: what the labels
-  /// of a batch say, as in transformers.
+  /// Of a sequence classifier: regression | single_label_classification |
+  /// multi_label_classification; empty: what the labels of a batch say, as in transformers.
   std::string problem_type;
+  bool is_classifier() const { return kind != Kind::language_model; }
 };
 
 /// GPT-2 (model_type gpt2): learned positions, Conv1D layers, a norm in front of each block.
@@ -82,7 +84,8 @@ struct Gpt2Config {
   std::optional<std::int64_t> pad_token_id;
 };
 
-/// BERT (model_type bert, no decoder): token types, learned positions, a norm behind each block.
+/// BERT and encoders of its kind (model_type bert, roberta, xlm-roberta, camembert, distilbert; no
+/// decoder): learned positions, a norm behind each block.
 struct BertConfig {
   std::int64_t vocab_size = 0;
   std::int64_t hidden_size = 0;
@@ -90,7 +93,8 @@ struct BertConfig {
   std::int64_t num_layers = 0;
   std::int64_t num_heads = 0;
   std::int64_t max_position_embeddings = 0;
-  std::int64_t token_types = 0;
+  std::int64_t max_tokens = 0;   ///< of a sequence: fewer where positions begin behind padding's id
+  std::int64_t token_types = 0;  ///< 0: token types are no input
   std::string activation;
   double layer_norm_eps = 1e-12;
   double hidden_dropout = 0, attention_dropout = 0, classifier_dropout = 0;  ///< in training
@@ -99,12 +103,34 @@ struct BertConfig {
   std::optional<std::int64_t> pad_token_id;  ///< its embedding gets no gradient
 };
 
+/// GPT-NeoX (model_type gpt_neox): rotary positions on a part of each head, query, key and value of
+/// a head side by side in one layer.
+struct GptNeoxConfig {
+  std::int64_t vocab_size = 0;
+  std::int64_t hidden_size = 0;
+  std::int64_t intermediate_size = 0;
+  std::int64_t num_layers = 0;
+  std::int64_t num_heads = 0;
+  std::int64_t max_position_embeddings = 0;
+  std::string activation;
+  double layer_norm_eps = 1e-5;
+  RopeConfig rope;
+  std::int64_t rotary_size = 0;       ///< of a head's values the first that are rotated, even
+  bool has_parallel_residual = true;  ///< attention and mlp both read the block's input
+  bool attention_bias = true;
+  double hidden_dropout = 0, attention_dropout = 0, classifier_dropout = 0;  ///< in training
+  bool tie_word_embeddings = false;
+  HeadConfig head;
+  std::vector<std::int64_t> eos_token_ids;
+  std::optional<std::int64_t> pad_token_id;
+};
+
 /// What feeding token ids to a model needs to know, whatever its family.
 struct TokenModel {
   std::int64_t vocab_size = 0;
   std::int64_t max_positions = 0;
-  bool is_causal = false;       ///< predicts the next token: can generate, trains on plain text
-  std::int64_t num_labels = 0;  ///< of a sequence classifier (logits [batch, labels]), otherwise 0
+  bool is_causal = false;  ///< predicts the next token: can generate, trains on plain text
+  HeadConfig head;
   std::vector<std::int64_t> eos_token_ids;
 };
 
@@ -128,10 +154,12 @@ struct ModelConfig {
   std::optional<DecoderConfig> layout;
   /// The same, set only when the engine can run it as decoder.
   std::optional<DecoderConfig> decoder;
-  std::optional<Gpt2Config> gpt2;  ///< set only when the engine can run it, as is bert
+  std::optional<Gpt2Config> gpt2;  ///< set only when the engine can run it, as the following are
   std::optional<BertConfig> bert;
+  std::optional<GptNeoxConfig> gpt_neox;
   std::optional<MlpConfig> mlp;
-  /// Why none of decoder, gpt2, bert and mlp is set, for the message of a verb that needs one.
+  /// Why none of decoder, gpt2, bert, gpt_neox and mlp is set, for the message of a verb that needs
+  /// one.
   std::string unsupported_reason;
 
   /// Set for every model that the engine can run on token ids.
@@ -140,10 +168,9 @@ struct ModelConfig {
 };
 
 /// Throws Error(malformed) naming the field. A model_type this program cannot run is fine here
-/// (decoder, gpt2, bert and mlp stay empty, unsupported_reason says why): light verbs need no
-/// architecture. `context` names the document, usually its path. Of `rope_scaling` and
-/// `rope_parameters` the former wins, as in transformers; inside either, `rope_theta` precedes the
-/// top-level one.
+/// (decoder to mlp stay empty, unsupported_reason says why): light verbs need no architecture.
+/// `context` names the document, usually its path. Of `rope_scaling` and `rope_parameters` the
+/// former wins, as in transformers; inside either, `rope_theta` precedes the top-level one.
 ModelConfig parse_model_config(Json document, const std::string& context);
 
 /// Takes the end-of-text ids of generation_config.json, which precede those of config.json.

@@ -30,7 +30,7 @@ enum class WeightContainer { safetensors, pth };
 /// biases, uniform within +-1/sqrt(in) for an mlp; drawn in f32, then rounded to the dtype.
 struct InitBaseOptions {
   std::optional<std::string> preset;          ///< one of init_base_presets()
-  std::optional<std::filesystem::path> arch;  ///< config.json of llama, mistral, gpt2, bert, mlp
+  std::optional<std::filesystem::path> arch;  ///< config.json of a family
   std::optional<std::string> from;            ///< any Base source (lora/checkpoint/checkpoint.h)
   std::filesystem::path output;
   std::uint64_t seed = 0;

@@ -1,0 +1,23 @@
+#include "engine/generic/rotate.h"
+
+#include <ATen/ops/cat.h>
+#include <ATen/ops/from_blob.h>
+
+namespace lora::engine {
+
+at::Tensor rotate(const at::Tensor& x, const RotaryTable& table, std::int64_t size) {
+  const std::int64_t half = size / 2;
+  const auto factors = [&](const float* values) {
+    return at::from_blob(const_cast<float*>(values), {x.size(2), half}, at::kFloat);
+  };
+  const at::Tensor cos = factors(table.cos(0));
+  const at::Tensor sin = factors(table.sin(0));
+  const at::Tensor first = x.narrow(3, 0, half);
+  const at::Tensor second = x.narrow(3, half, half);
+  const at::Tensor turned_first = first.mul(cos).sub(second.mul(sin));
+  const at::Tensor turned_second = second.mul(cos).add(first.mul(sin));
+  if (size == x.size(3)) return at::cat({turned_first, turned_second}, 3);
+  return at::cat({turned_first, turned_second, x.narrow(3, size, x.size(3) - size)}, 3);
+}
+
+}  // namespace lora::engine

@@ -1,0 +1,14 @@
+// Rotary positions that LibTorch differentiates.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "engine/llama/rotary.h"
+
+namespace lora::engine {
+
+/// The first `size` values of each head of x [batch, heads, time, dim] rotated by their positions,
+/// the first half with the second; the others as they are. `table` is reserved for `time`.
+at::Tensor rotate(const at::Tensor& x, const RotaryTable& table, std::int64_t size);
+
+}  // namespace lora::engine
