@@ -2,131 +2,57 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
 #include <limits>
 #include <queue>
+#include <utility>
 
 #include "format/in_quotes.h"
 #include "lora/base/error.h"
-#include "lora/text/tokenizer.h"
 #include "text/byte_alphabet.h"
 #include "text/component.h"
+#include "text/mixed_hash.h"
 #include "text/utf8.h"
 
 namespace lora::text {
 namespace {
 
-constexpr std::uint64_t kMultiplier = 0x9E3779B97F4A7C15ULL;
-constexpr std::size_t kCacheLines = std::size_t{1} << 15;
 // Below this many symbols a scan for the best pair beats a heap.
 constexpr std::size_t kShortPiece = 48;
 
-std::uint64_t mixed(std::uint64_t value) {
-  value *= kMultiplier;
-  return value ^ (value >> 29);
-}
-
-std::uint64_t hash_of(std::string_view text) {
-  std::uint64_t hash = text.size() * kMultiplier;
-  std::size_t i = 0;
-  for (; i + 8 <= text.size(); i += 8) {
-    std::uint64_t word = 0;
-    std::memcpy(&word, text.data() + i, 8);
-    hash = mixed(hash ^ word);
-  }
-  std::uint64_t tail = 0;
-  if (i < text.size()) std::memcpy(&tail, text.data() + i, text.size() - i);
-  return mixed(hash ^ tail);
-}
-
 }  // namespace
 
-void TokenIndex::reserve(std::size_t count, std::size_t bytes) {
-  slots_.assign(std::bit_ceil(std::max<std::size_t>(count + count / 2, 16)), {});
-  texts_.reserve(bytes);
-}
-
-bool TokenIndex::insert(std::string_view text, std::uint32_t id) {
-  if ((count_ + 1) * 4 > slots_.size() * 3) {
-    const std::vector<Slot> old = std::exchange(slots_, {});
-    slots_.resize(std::max<std::size_t>(16, old.size() * 2));
-    for (const Slot& slot : old) {
-      if (slot.id == kNone) continue;
-      const std::size_t mask = slots_.size() - 1;
-      std::size_t i = slot.hash & mask;
-      while (slots_[i].id != kNone) i = (i + 1) & mask;
-      slots_[i] = slot;
-    }
-  }
-  const auto hash = static_cast<std::uint32_t>(hash_of(text));
-  const std::size_t mask = slots_.size() - 1;
-  std::size_t i = hash & mask;
-  for (; slots_[i].id != kNone; i = (i + 1) & mask) {
-    const Slot& slot = slots_[i];
-    if (slot.hash == hash && std::string_view(texts_).substr(slot.offset, slot.size) == text)
-      return false;
-  }
-  slots_[i] = {static_cast<std::uint32_t>(texts_.size()), static_cast<std::uint32_t>(text.size()),
-               hash, id};
-  texts_ += text;
-  ++count_;
-  return true;
-}
-
-std::uint32_t TokenIndex::find(std::string_view text) const {
-  if (slots_.empty()) return kNone;
-  const auto hash = static_cast<std::uint32_t>(hash_of(text));
-  const std::size_t mask = slots_.size() - 1;
-  for (std::size_t i = hash & mask; slots_[i].id != kNone; i = (i + 1) & mask) {
-    const Slot& slot = slots_[i];
-    if (slot.hash == hash && std::string_view(texts_).substr(slot.offset, slot.size) == text)
-      return slot.id;
-  }
-  return kNone;
-}
-
-BpeCache::BpeCache() : lines_(kCacheLines) {}
-
-BpeCache::Line& BpeCache::line_of(const std::array<std::uint64_t, 2>& key) {
-  const std::uint64_t hash = mixed(mixed(key[0]) ^ key[1]);
-  return lines_[(hash >> 17) & (kCacheLines - 1)];
-}
-
-Bpe::Bpe(const BpeVocabulary& vocabulary, const std::string& context)
-    : fuse_unk_(vocabulary.fuse_unk), ignore_merges_(vocabulary.ignore_merges) {
-  const TokenTables& tables = vocabulary.tables;
-  std::size_t bytes = 0;
-  for (const TokenTables::Token& token : tables.tokens) bytes += token.size;
-  by_spelling_.reserve(tables.tokens.size(), bytes);
-  if (ignore_merges_) by_bytes_.reserve(tables.tokens.size(), bytes);
-  for (const TokenTables::Token& token : tables.tokens) {
-    const std::string_view spelling = tables.spelling(token);
-    if (token.id < 0 || token.id > kMaxTokenId)
-      throw malformed_tokenizer("token " + in_quotes(spelling) + " has id " +
-                                    std::to_string(token.id) + ", expected 0 to " +
-                                    std::to_string(kMaxTokenId),
-                                context);
-    if (!by_spelling_.insert(spelling, static_cast<std::uint32_t>(token.id)))
-      throw malformed_tokenizer("token " + in_quotes(spelling) + " is in the vocabulary twice",
-                                context);
-    if (!ignore_merges_) continue;
-    if (const auto raw = bytes_of_spelling(spelling))
-      by_bytes_.insert(*raw, static_cast<std::uint32_t>(token.id));
+Bpe::Bpe(const TokenTables& tables, BpeOptions options, const std::string& context)
+    : options_(std::move(options)), by_spelling_(index_of(tables, context)) {
+  if (options_.pieces_are_bytes && options_.ignore_merges) {
+    by_bytes_.reserve(tables.tokens.size(), tables.text.size());
+    for (const TokenTables::Token& token : tables.tokens)
+      if (const auto raw = bytes_of_spelling(tables.spelling(token)))
+        by_bytes_.insert(*raw, static_cast<std::uint32_t>(token.id));
   }
   for (unsigned byte = 0; byte < 256; ++byte) {
     const char raw = static_cast<char>(byte);
-    byte_ids_[byte] = by_spelling_.find(spelling_of_bytes({&raw, 1}));
+    if (options_.pieces_are_bytes) {
+      byte_ids_[byte] = by_spelling_.find(spelling_of_bytes({&raw, 1}));
+    } else {
+      byte_ids_[byte] = byte < 0x80 ? by_spelling_.find({&raw, 1}) : TokenIndex::kNone;
+    }
   }
-  if (!vocabulary.unk_token.empty()) {
-    unk_id_ = by_spelling_.find(vocabulary.unk_token);
+  if (options_.byte_fallback) fallback_ = byte_tokens(by_spelling_);
+  if (!options_.unk_token.empty()) {
+    unk_id_ = by_spelling_.find(options_.unk_token);
     if (unk_id_ == TokenIndex::kNone)
-      throw malformed_tokenizer(
-          "unk_token \"" + vocabulary.unk_token + "\" is not in the vocabulary", context);
+      throw malformed_tokenizer("unk_token \"" + options_.unk_token + "\" is not in the vocabulary",
+                                context);
   }
+  read_merges(tables, context);
+}
 
+void Bpe::read_merges(const TokenTables& tables, const std::string& context) {
   const std::size_t count = tables.merges.size();
   merges_.resize(std::bit_ceil(std::max<std::size_t>(count + count / 2, 16)));
   mask_ = merges_.size() - 1;
+  const std::size_t dropped = options_.prefix.size();
+  std::string shortened;
   std::uint32_t rank = 0;
   for (const TokenTables::Merge& merge : tables.merges) {
     const auto id_of = [&](std::string_view spelling) {
@@ -139,8 +65,21 @@ Bpe::Bpe(const BpeVocabulary& vocabulary, const std::string& context)
                                   context);
       return id;
     };
-    insert({std::uint64_t{id_of(tables.left(merge))} << 32 | id_of(tables.right(merge)), rank,
-            id_of(tables.result(merge))});
+    const std::uint32_t left = id_of(tables.left(merge));
+    const std::uint32_t right = id_of(tables.right(merge));
+    std::string_view result = tables.result(merge);
+    if (dropped > 0) {
+      // The right part loses as many bytes as the prefix has, whatever they are.
+      if (merge.right < dropped)
+        throw malformed_tokenizer("merge " + std::to_string(rank) + " has the right part " +
+                                      in_quotes(tables.right(merge)) +
+                                      ", expected one that starts with " +
+                                      in_quotes(options_.prefix),
+                                  context);
+      shortened.assign(tables.left(merge)).append(tables.right(merge).substr(dropped));
+      result = shortened;
+    }
+    insert({std::uint64_t{left} << 32 | right, rank, id_of(result)});
     ++rank;
   }
 }
@@ -159,8 +98,7 @@ inline const Bpe::Merge* Bpe::merge_of(std::uint32_t left, std::uint32_t right) 
   }
 }
 
-void Bpe::initial_symbols(std::string_view piece, std::vector<std::uint32_t>& ids) const {
-  ids.clear();
+void Bpe::symbols_of_bytes(std::string_view piece, std::vector<std::uint32_t>& ids) const {
   bool after_unknown = false;
   for (const char c : piece) {
     const std::uint32_t id = byte_ids_[static_cast<unsigned char>(c)];
@@ -168,11 +106,58 @@ void Bpe::initial_symbols(std::string_view piece, std::vector<std::uint32_t>& id
       ids.push_back(id);
       after_unknown = false;
     } else if (unk_id_ != TokenIndex::kNone) {
-      if (!(after_unknown && fuse_unk_)) ids.push_back(unk_id_);
+      if (!(after_unknown && options_.fuse_unk)) ids.push_back(unk_id_);
       after_unknown = true;
     }
     // Without an unknown token the reference leaves such a byte out.
   }
+}
+
+std::uint32_t Bpe::symbol_of_character(std::string_view character,
+                                       std::string_view spelling) const {
+  if (spelling.empty() && character.size() == 1)
+    return byte_ids_[static_cast<unsigned char>(character.front())];
+  return by_spelling_.find(spelling.empty() ? character : spelling);
+}
+
+bool Bpe::append_fallback(std::string_view spelling, std::vector<std::uint32_t>& ids) const {
+  if (fallback_.empty()) return false;
+  const auto id_of = [&](char byte) { return fallback_[static_cast<unsigned char>(byte)]; };
+  if (!std::all_of(spelling.begin(), spelling.end(),
+                   [&](char byte) { return id_of(byte) != TokenIndex::kNone; }))
+    return false;
+  for (const char byte : spelling) ids.push_back(id_of(byte));
+  return true;
+}
+
+void Bpe::symbols_of_characters(std::string_view piece, std::vector<std::uint32_t>& ids) const {
+  // An unknown token waits for a known character after it, as in the reference; bytes of characters
+  // without a token overtake it.
+  bool unknown_waits = false;
+  std::string spelling;
+  std::size_t length = 0;
+  for (std::size_t i = 0; i < piece.size(); i += length) {
+    length = utf8_length(static_cast<unsigned char>(piece[i]));
+    const std::string_view character = piece.substr(i, length);
+    const bool is_last = i + length == piece.size();
+    spelling.clear();
+    if ((i > 0 && !options_.prefix.empty()) || (is_last && !options_.suffix.empty())) {
+      if (i > 0) spelling = options_.prefix;
+      spelling += character;
+      if (is_last) spelling += options_.suffix;
+    }
+    const std::uint32_t id = symbol_of_character(character, spelling);
+    if (id != TokenIndex::kNone) {
+      if (unknown_waits) ids.push_back(unk_id_);
+      unknown_waits = false;
+      ids.push_back(id);
+    } else if (!append_fallback(spelling.empty() ? character : spelling, ids) &&
+               unk_id_ != TokenIndex::kNone) {
+      if (unknown_waits && !options_.fuse_unk) ids.push_back(unk_id_);
+      unknown_waits = true;
+    }
+  }
+  if (unknown_waits) ids.push_back(unk_id_);
 }
 
 void Bpe::merge_short(std::vector<std::uint32_t>& ids) const {
@@ -253,43 +238,26 @@ void Bpe::merge_long(std::vector<std::uint32_t>& ids) const {
     ids.push_back(symbol(i).id);
 }
 
-void Bpe::encode(std::string_view piece, BpeCache& cache, std::vector<std::int64_t>& out) const {
-  BpeCache::Line* line = nullptr;
-  std::array<std::uint64_t, 2> key{};
-  if (piece.size() <= BpeCache::kMaxKey) {
-    std::memcpy(key.data(), piece.data(), piece.size());
-    key[1] |= static_cast<std::uint64_t>(piece.size() + 1) << 56;
-    line = &cache.line_of(key);
-    if (line->key == key) {
-      for (std::uint32_t i = 0; i < line->count; ++i) out.push_back(line->ids[i]);
+void Bpe::encode(std::string_view piece, std::vector<std::uint32_t>& out) const {
+  require_short_piece(piece);
+  if (options_.ignore_merges) {
+    const std::uint32_t whole =
+        options_.pieces_are_bytes ? by_bytes_.find(piece) : by_spelling_.find(piece);
+    if (whole != TokenIndex::kNone) {
+      out.push_back(whole);
       return;
     }
   }
-
-  if (piece.size() > Tokenizer::kMaxWordBytes)
-    throw Error(ErrorKind::malformed,
-                "cannot tokenize text: the word that starts with " +
-                    in_quotes(piece.substr(0, 40)) + " has " + std::to_string(piece.size()) +
-                    " bytes, expected at most " + std::to_string(Tokenizer::kMaxWordBytes) +
-                    " without a place to cut it");
-  std::vector<std::uint32_t> ids;
-  const std::uint32_t whole = ignore_merges_ ? by_bytes_.find(piece) : TokenIndex::kNone;
-  if (whole != TokenIndex::kNone) {
-    ids.push_back(whole);
+  out.reserve(piece.size());
+  if (options_.pieces_are_bytes) {
+    symbols_of_bytes(piece, out);
   } else {
-    ids.reserve(piece.size());
-    initial_symbols(piece, ids);
-    if (ids.size() <= kShortPiece) {
-      merge_short(ids);
-    } else {
-      merge_long(ids);
-    }
+    symbols_of_characters(piece, out);
   }
-  out.insert(out.end(), ids.begin(), ids.end());
-  if (line != nullptr && ids.size() <= BpeCache::kMaxIds) {
-    line->key = key;
-    line->count = static_cast<std::uint32_t>(ids.size());
-    std::copy(ids.begin(), ids.end(), line->ids.begin());
+  if (out.size() <= kShortPiece) {
+    merge_short(out);
+  } else {
+    merge_long(out);
   }
 }
 

@@ -35,20 +35,29 @@ constexpr std::array<std::int16_t, 0x144> kBytes = make_bytes();
 
 char32_t alphabet_character(unsigned char byte) { return kCharacters[byte]; }
 
-std::optional<std::string> bytes_of_spelling(std::string_view spelling) {
-  std::string bytes;
-  bytes.reserve(spelling.size());
+bool append_bytes_of_spelling(std::string_view spelling, std::string& out) {
+  const std::size_t before = out.size();
   std::size_t length = 0;
   for (std::size_t i = 0; i < spelling.size(); i += length) {
     const std::uint32_t character = utf8_at(spelling, i, length);
-    if (character >= kBytes.size() || kBytes[character] < 0) return std::nullopt;
-    bytes += static_cast<char>(kBytes[character]);
+    if (character >= kBytes.size() || kBytes[character] < 0) {
+      out.resize(before);
+      return false;
+    }
+    out += static_cast<char>(kBytes[character]);
   }
+  return true;
+}
+
+std::optional<std::string> bytes_of_spelling(std::string_view spelling) {
+  std::string bytes;
+  if (!append_bytes_of_spelling(spelling, bytes)) return std::nullopt;
   return bytes;
 }
 
 std::string spelling_of_bytes(std::string_view bytes) {
   std::string spelling;
+  spelling.reserve(2 * bytes.size());
   for (const char byte : bytes)
     append_utf8(spelling, kCharacters[static_cast<unsigned char>(byte)]);
   return spelling;

@@ -14,6 +14,9 @@ char32_t alphabet_character(unsigned char byte);
 /// Bytes that a token's spelling stands for; nullopt when a character is outside the alphabet.
 std::optional<std::string> bytes_of_spelling(std::string_view spelling);
 
+/// The same, appended to `out`, which stays as it is when false is returned.
+bool append_bytes_of_spelling(std::string_view spelling, std::string& out);
+
 /// Inverse of bytes_of_spelling.
 std::string spelling_of_bytes(std::string_view bytes);
 

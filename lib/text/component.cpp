@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "text/regex.h"
+#include "text/utf8.h"
 
 namespace lora::text {
 
@@ -53,6 +54,24 @@ std::string Component::string(std::string_view key) const {
   const std::string* value = member(key).as_string();
   if (value == nullptr) throw wrong(key, "a string");
   return *value;
+}
+
+std::string Component::character(std::string_view key) const {
+  std::string value = string(key);
+  if (value.empty() || value.size() != utf8_length(static_cast<unsigned char>(value.front())))
+    throw wrong(key, "a string of one character");
+  return value;
+}
+
+std::size_t Component::count(std::string_view key) const {
+  const auto value = member(key).as_int();
+  if (!value || *value < 0) throw wrong(key, "an integer of at least 0");
+  return static_cast<std::size_t>(*value);
+}
+
+bool Component::has(std::string_view key) const {
+  const Json* value = document_.find(key);
+  return value != nullptr && !value->is_null();
 }
 
 const JsonArray& Component::array(std::string_view key) const {

@@ -30,6 +30,12 @@ class Component {
   /// Default when absent or null; throws Error(malformed) for another type of value.
   bool boolean(std::string_view key, bool fallback) const;
   std::string string(std::string_view key) const;
+  /// A string of one character.
+  std::string character(std::string_view key) const;
+  /// Throws Error(malformed) for anything but an integer of at least 0.
+  std::size_t count(std::string_view key) const;
+  /// False when absent or null.
+  bool has(std::string_view key) const;
   const JsonArray& array(std::string_view key) const;
   /// {"Regex": e} as e, {"String": s} as an expression that matches s.
   std::string pattern(std::string_view key) const;

@@ -1,76 +1,48 @@
 #include "text/normalizer.h"
 
-#include <utf8proc.h>
-
-#include <algorithm>
-#include <cstdlib>
+#include <string_view>
 #include <utility>
 
 #include "lora/base/error.h"
+#include "text/byte_alphabet.h"
+#include "text/character_steps.h"
+#include "text/charsmap.h"
 #include "text/component.h"
-#include "text/utf8.h"
+#include "text/normal_forms.h"
+#include "text/replacement.h"
 
 namespace lora::text {
 namespace {
 
-// The longest normal form of a character is 18 times as long; steps that replace text by longer
-// text could multiply each other.
-void require_growth(std::size_t before, std::size_t after) {
-  if (after > 4096 + 32 * before)
-    throw Error(ErrorKind::unsupported, "cannot normalize text: " + std::to_string(before) +
-                                            " bytes would become " + std::to_string(after) +
-                                            " or more");
-}
-
-class UnicodeForm : public NormalizerStep {
+class Form : public NormalizerStep {
  public:
-  explicit UnicodeForm(int options) : options_(static_cast<utf8proc_option_t>(options)) {}
-
-  std::string apply(std::string text) const override {
-    if (std::all_of(text.begin(), text.end(),
-                    [](char c) { return static_cast<unsigned char>(c) < 0x80; }))
-      return text;
-    utf8proc_uint8_t* mapped = nullptr;
-    const utf8proc_ssize_t size =
-        utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-                     static_cast<utf8proc_ssize_t>(text.size()), &mapped,
-                     static_cast<utf8proc_option_t>(options_ | UTF8PROC_STABLE));
-    if (size < 0)
-      throw Error(ErrorKind::resources,
-                  std::string("cannot normalize text: ") + utf8proc_errmsg(size));
-    const std::unique_ptr<utf8proc_uint8_t, void (*)(void*)> owner(mapped, std::free);
-    return {reinterpret_cast<const char*>(mapped), static_cast<std::size_t>(size)};
-  }
+  explicit Form(NormalForm form) : form_(form) {}
+  void apply(NormalText& normal) const override { apply_form(normal, form_); }
 
  private:
-  utf8proc_option_t options_;
+  NormalForm form_;
 };
 
 class Lowercase : public NormalizerStep {
  public:
-  std::string apply(std::string text) const override {
-    std::string out;
-    out.reserve(text.size());
-    std::size_t length = 0;
-    for (std::size_t i = 0; i < text.size(); i += length) {
-      const std::uint32_t code_point = utf8_at(text, i, length);
-      // The one character whose lower case is two: I with a dot above.
-      if (code_point == 0x130) {
-        out += "i\xCC\x87";
-      } else {
-        append_utf8(out, static_cast<std::uint32_t>(
-                             utf8proc_tolower(static_cast<utf8proc_int32_t>(code_point))));
-      }
-    }
-    return out;
+  void apply(NormalText& normal) const override { apply_lower_case(normal); }
+};
+
+class ByteLevel : public NormalizerStep {
+ public:
+  void apply(NormalText& normal) const override {
+    normal.start = spelling_of_bytes(std::string_view(normal.text).substr(0, normal.start)).size();
+    normal.text = spelling_of_bytes(normal.text);
   }
 };
 
 class Prepend : public NormalizerStep {
  public:
   explicit Prepend(std::string prefix) : prefix_(std::move(prefix)) {}
-  std::string apply(std::string text) const override {
-    return text.empty() ? text : prefix_ + text;
+  void apply(NormalText& normal) const override {
+    if (normal.text.empty()) return;
+    normal.text.insert(0, prefix_);
+    if (normal.start > 0) normal.start += prefix_.size();
   }
 
  private:
@@ -79,25 +51,43 @@ class Prepend : public NormalizerStep {
 
 class Replace : public NormalizerStep {
  public:
-  Replace(std::string from, std::string to) : from_(std::move(from)), to_(std::move(to)) {}
-  std::string apply(std::string text) const override {
-    std::string out;
-    std::size_t covered = 0;
-    for (std::size_t at = text.find(from_); at != std::string::npos;
-         at = text.find(from_, covered)) {
-      require_growth(text.size(), out.size() + at - covered + to_.size());
-      out.append(text, covered, at - covered).append(to_);
-      covered = at + from_.size();
-    }
-    return out.append(text, covered);
+  explicit Replace(Replacement replacement) : replacement_(std::move(replacement)) {}
+  void apply(NormalText& normal) const override {
+    Replacement::Result result = replacement_.apply(normal.text, normal.start);
+    normal.text = std::move(result.text);
+    normal.start = result.start;
   }
 
  private:
-  std::string from_;
-  std::string to_;
+  Replacement replacement_;
 };
 
+std::unique_ptr<NormalizerStep> make_step(const Component& part, const std::string& context) {
+  const std::string& type = part.type();
+  if (type == "NFC") return std::make_unique<Form>(NormalForm::nfc);
+  if (type == "NFD") return std::make_unique<Form>(NormalForm::nfd);
+  if (type == "NFKC") return std::make_unique<Form>(NormalForm::nfkc);
+  if (type == "NFKD") return std::make_unique<Form>(NormalForm::nfkd);
+  if (type == "Lowercase") return std::make_unique<Lowercase>();
+  if (type == "ByteLevel") return std::make_unique<ByteLevel>();
+  if (type == "Prepend") return std::make_unique<Prepend>(part.string("prepend"));
+  if (type == "Replace") return std::make_unique<Replace>(Replacement(part, context));
+  if (type == "Strip") return make_strip(part);
+  if (type == "StripAccents") return make_strip_accents();
+  if (type == "Nmt") return make_nmt();
+  if (type == "BertNormalizer") return make_bert_normalizer(part);
+  if (type == "Precompiled") return std::make_unique<Charsmap>(part, context);
+  throw unsupported_component("normalizer", type, context);
+}
+
 }  // namespace
+
+void require_growth(std::size_t before, std::size_t after) {
+  if (after > 4096 + 32 * before)
+    throw Error(ErrorKind::unsupported, "cannot normalize text: " + std::to_string(before) +
+                                            " bytes would become " + std::to_string(after) +
+                                            " or more");
+}
 
 Normalizer::Normalizer(const Json& document, const std::string& context) {
   if (!document.is_null()) add(document, context);
@@ -105,39 +95,26 @@ Normalizer::Normalizer(const Json& document, const std::string& context) {
 
 void Normalizer::add(const Json& document, const std::string& context) {
   const Component part(document, "normalizer", context);
-  const std::string& type = part.type();
-  if (type == "Sequence") {
+  if (part.type() == "Sequence") {
     for (const Json& step : part.array("normalizers")) add(step, context);
-  } else if (type == "NFC") {
-    steps_.push_back(std::make_unique<UnicodeForm>(UTF8PROC_COMPOSE));
-  } else if (type == "NFD") {
-    steps_.push_back(std::make_unique<UnicodeForm>(UTF8PROC_DECOMPOSE));
-  } else if (type == "NFKC") {
-    steps_.push_back(std::make_unique<UnicodeForm>(UTF8PROC_COMPOSE | UTF8PROC_COMPAT));
-  } else if (type == "NFKD") {
-    steps_.push_back(std::make_unique<UnicodeForm>(UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT));
-  } else if (type == "Lowercase") {
-    steps_.push_back(std::make_unique<Lowercase>());
-  } else if (type == "Prepend") {
-    steps_.push_back(std::make_unique<Prepend>(part.string("prepend")));
-  } else if (type == "Replace") {
-    const Json* from = part.member("pattern").find("String");
-    if (from == nullptr || !from->is_string() || from->as_string()->empty())
-      throw unsupported_component("normalizer", "Replace with a regular expression", context);
-    steps_.push_back(std::make_unique<Replace>(*from->as_string(), part.string("content")));
-  } else {
-    throw unsupported_component("normalizer", type, context);
+    return;
   }
+  steps_.push_back(make_step(part, context));
   require_few_steps(steps_.size(), "normalizer", context);
 }
 
-std::string Normalizer::apply(std::string text) const {
-  const std::size_t before = text.size();
+void Normalizer::apply(NormalText& normal) const {
+  const std::size_t before = normal.text.size();
   for (const auto& step : steps_) {
-    text = step->apply(std::move(text));
-    require_growth(before, text.size());
+    step->apply(normal);
+    require_growth(before, normal.text.size());
   }
-  return text;
+}
+
+std::string Normalizer::apply(std::string text) const {
+  NormalText normal{std::move(text)};
+  apply(normal);
+  return std::move(normal.text);
 }
 
 }  // namespace lora::text

@@ -1,7 +1,8 @@
-// Cutting text into the pieces that BPE merges within.
+// Cutting text into the pieces that the model works within.
 #pragma once
 
-#include <functional>
+#include <algorithm>
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -11,35 +12,48 @@
 
 namespace lora::text {
 
-/// Receives pieces in order; a piece is valid during the call only and never empty. A plain
-/// function pointer with its context: std::function costs more than the scanning of a word.
+/// A stretch of text; valid during the call only that hands it over.
+struct Piece {
+  std::string_view text;
+  std::size_t start = 0;  ///< as in NormalText
+
+  Piece part(std::size_t begin, std::size_t end) const {
+    return {text.substr(begin, end - begin), start - std::min(start, begin)};
+  }
+};
+
+/// Receives pieces in order, which are never empty. A plain function pointer with its context:
+/// std::function costs more than the scanning of a word.
 struct PieceSink {
   void* context;
-  void (*receive)(void* context, std::string_view piece);
-  void operator()(std::string_view piece) const { receive(context, piece); }
+  void (*receive)(void* context, const Piece& piece);
+  void operator()(const Piece& piece) const { receive(context, piece); }
 };
 
 class PreTokenStep {
  public:
   virtual ~PreTokenStep() = default;
-  virtual void split(std::string_view text, const PieceSink& sink) const = 0;
+  virtual void split(const Piece& piece, const PieceSink& sink) const = 0;
 };
 
-/// The steps of a `pre_tokenizer` object. The last one is always ByteLevel, whose mapping to
-/// printable characters is left out: pieces are raw bytes.
+/// The steps of a `pre_tokenizer` object.
 class PreTokenizer {
  public:
-  /// `context` names the file. Throws Error(unsupported | malformed).
-  PreTokenizer(const Json& document, const std::string& context);
+  /// A null document cuts nothing. `takes_bytes`: the model can take raw bytes for the characters
+  /// that ByteLevel makes of them. `context` names the file. Throws Error(unsupported | malformed).
+  PreTokenizer(const Json& document, bool takes_bytes, const std::string& context);
 
-  void split(std::string_view text, const PieceSink& sink) const { run(0, text, sink); }
+  /// The last step is ByteLevel and leaves its characters out: pieces are raw bytes.
+  bool gives_bytes() const { return gives_bytes_; }
+
+  void split(const Piece& piece, const PieceSink& sink) const { run(0, piece, sink); }
 
  private:
   void add(const Json& document, const std::string& context);
-  void run(std::size_t step, std::string_view text, const PieceSink& sink) const;
+  void run(std::size_t step, const Piece& piece, const PieceSink& sink) const;
 
   std::vector<std::unique_ptr<PreTokenStep>> steps_;
-  bool has_byte_level_ = false;
+  bool gives_bytes_ = false;
 };
 
 }  // namespace lora::text

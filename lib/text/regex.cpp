@@ -63,12 +63,14 @@ std::string with_unicode_white_space(std::string_view expression) {
 
 Regex::Regex(const std::string& expression, std::string_view context)
     : expression_(expression), context_(context) {
+  // The reference's patterns are Ruby's: ^ and $ are the ends of a line.
   const std::string pattern = with_unicode_white_space(expression);
   int error_number = 0;
   PCRE2_SIZE error_offset = 0;
-  pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
-                                   PCRE2_UTF | PCRE2_UCP | PCRE2_NO_UTF_CHECK | PCRE2_AUTO_CALLOUT,
-                                   &error_number, &error_offset, nullptr);
+  pcre2_code* code = pcre2_compile(
+      reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
+      PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NO_UTF_CHECK | PCRE2_AUTO_CALLOUT,
+      &error_number, &error_offset, nullptr);
   if (code == nullptr) {
     throw Error(ErrorKind::unsupported, "cannot compile the pattern " + in_quotes(expression) +
                                             " of " + std::string(context) + ": " +

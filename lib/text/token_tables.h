@@ -21,9 +21,10 @@ struct TokenTables {
     std::uint32_t right;
   };
 
-  std::string text;          ///< all spellings, in the byte alphabet
-  std::deque<Token> tokens;  ///< a deque never holds its old items and its new ones at once
-  std::deque<Merge> merges;  ///< by rank, best first
+  std::string text;           ///< all spellings, as in the file
+  std::deque<Token> tokens;   ///< a deque never holds its old items and its new ones at once
+  std::deque<Merge> merges;   ///< by rank, best first
+  std::deque<double> scores;  ///< of Unigram, by id
 
   std::string_view spelling(const Token& token) const {
     return std::string_view(text).substr(token.offset, token.size);

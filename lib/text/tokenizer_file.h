@@ -19,10 +19,11 @@ struct TokenizerFile {
   Json rest;  ///< the whole document with `model.vocab` and `model.merges` null
   TokenTables tables;
   AllocationBudget budget;  ///< what is left for everything made of the file
+  bool vocabulary_is_list;  ///< tokens with scores (Unigram), not a map of tokens to ids
 };
 
 /// Throws Error(not_found | malformed), also for a file that would take more memory than 64 MiB and
-/// twice its size; Error(unsupported) when the vocabulary is not a map of tokens to ids (Unigram).
+/// twice its size.
 TokenizerFile read_tokenizer_file(const std::filesystem::path& path);
 
 /// The same on text at hand; `context` names it in messages.

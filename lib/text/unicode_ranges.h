@@ -22,6 +22,17 @@ std::span<const CodePointRange> number_ranges();
 std::span<const CodePointRange> numeric_ranges();
 std::span<const CodePointRange> word_ranges();
 
+/// What Punctuation takes for punctuation; what BertNormalizer drops as control characters and as
+/// accents; what StripAccents drops.
+std::span<const CodePointRange> punctuation_ranges();
+std::span<const CodePointRange> control_ranges();
+std::span<const CodePointRange> nonspacing_mark_ranges();
+std::span<const CodePointRange> combining_mark_ranges();
+
+/// Characters that utf8proc decomposes, composes or reorders and the package's normal forms, which
+/// are older, do not.
+std::span<const CodePointRange> inert_ranges();
+
 inline bool contains(std::span<const CodePointRange> ranges, std::uint32_t code_point) {
   const auto next = std::upper_bound(
       ranges.begin(), ranges.end(), code_point,

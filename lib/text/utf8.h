@@ -16,6 +16,9 @@ inline std::size_t utf8_length(unsigned char lead) {
   return lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
 }
 
+/// Whether a byte of well-formed text is the first of a character.
+inline bool is_utf8_start(char byte) { return (static_cast<unsigned char>(byte) & 0xC0U) != 0x80; }
+
 /// Code point at `position` of well-formed text; `length` receives its size in bytes.
 inline std::uint32_t utf8_at(std::string_view text, std::size_t position, std::size_t& length) {
   const auto byte = [&](std::size_t i) {
@@ -42,7 +45,7 @@ inline std::uint32_t utf8_at(std::string_view text, std::size_t position, std::s
 /// Start of the character that ends just before `position` (> 0) of well-formed text.
 inline std::size_t utf8_previous(std::string_view text, std::size_t position) {
   do --position;
-  while ((static_cast<unsigned char>(text[position]) & 0xC0U) == 0x80);
+  while (!is_utf8_start(text[position]));
   return position;
 }
 

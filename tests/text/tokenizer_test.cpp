@@ -4,13 +4,14 @@
 
 #include "lora/format/json.h"
 #include "support/testing.h"
+#include "text/tokenizer_fixtures.h"
 
 namespace lora {
 namespace {
 
+using lora::testing::kGolden;
 using lora::testing::require_error;
-
-const std::filesystem::path kGolden = std::filesystem::path(LORA_SOURCE_DIR) / "tests/golden/text";
+using lora::testing::tokenizer_fixtures;
 
 std::vector<TokenId> ids_of(const Json& array) {
   std::vector<TokenId> ids;
@@ -30,12 +31,11 @@ Tokenizer load(const Json& document) {
 
 TEST_CASE("ids and decoded text equal the reference for every fixture") {
   const Json corpus = read_json_file(kGolden / "corpus.json");
-  for (const char* name :
-       {"gpt2", "smollm", "prefix_space", "llama3", "qwen2", "o200k_removed", "nfkc_lower", "nfd",
-        "digit_groups", "unknown", "unknown_fused", "unknown_dropped"}) {
-    const Tokenizer tokenizer =
-        Tokenizer::from_file(kGolden / (std::string(name) + ".tokenizer.json"));
-    const Json golden = read_json_file(kGolden / (std::string(name) + ".golden.json"));
+  const std::vector<std::string> names = tokenizer_fixtures();
+  REQUIRE(names.size() == 35);
+  for (const std::string& name : names) {
+    const Tokenizer tokenizer = Tokenizer::from_file(kGolden / (name + ".tokenizer.json"));
+    const Json golden = read_json_file(kGolden / (name + ".golden.json"));
     REQUIRE(golden.as_array()->size() == corpus.as_array()->size());
     for (std::size_t i = 0; i < golden.as_array()->size(); ++i) {
       const std::string& text = *(*corpus.as_array())[i].as_string();
@@ -122,24 +122,83 @@ TEST_CASE("an unsupported component is named") {
     (*document.as_object())[key] = parse_json(value, "value");
     require_error(ErrorKind::unsupported, part, [&] { load(document); });
   };
-  refuses("pre_tokenizer Metaspace is not supported", "pre_tokenizer", R"({"type":"Metaspace"})");
-  refuses("without a ByteLevel step", "pre_tokenizer", R"({"type":"Digits"})");
-  refuses("pre_tokenizer Digits after ByteLevel", "pre_tokenizer",
-          R"({"type":"Sequence","pretokenizers":[{"type":"ByteLevel"},{"type":"Digits"}]})");
+  refuses("pre_tokenizer UnicodeScripts is not supported", "pre_tokenizer",
+          R"({"type":"UnicodeScripts"})");
+  refuses("pre_tokenizer Split behavior Odd", "pre_tokenizer",
+          R"({"type":"Split","pattern":{"String":"a"},"behavior":"Odd","invert":false})");
   refuses("cannot compile the pattern", "pre_tokenizer",
           R"({"type":"Sequence","pretokenizers":[{"type":"Split","pattern":{"Regex":"("},
               "behavior":"Isolated","invert":false},{"type":"ByteLevel"}]})");
-  refuses("normalizer BertNormalizer", "normalizer", R"({"type":"BertNormalizer"})");
+  refuses("normalizer Odd", "normalizer", R"({"type":"Odd"})");
   refuses("post_processor Odd", "post_processor", R"({"type":"Odd"})");
-  refuses("decoder WordPiece", "decoder", R"({"type":"WordPiece"})");
-  refuses("decoder null", "decoder", "null");
-  refuses("model WordPiece", "model", R"({"type":"WordPiece","vocab":{}})");
-  refuses("vocabulary that is not a map", "model", R"({"type":"Unigram","vocab":[["a",0.1]]})");
-  refuses("BPE with byte_fallback", "model",
-          R"({"type":"BPE","vocab":{},"merges":[],"byte_fallback":true})");
+  refuses("decoder CTC", "decoder", R"({"type":"CTC"})");
+  refuses("model WordLevel", "model", R"({"type":"WordLevel","vocab":{}})");
   refuses("BPE with dropout", "model", R"({"type":"BPE","vocab":{},"merges":[],"dropout":0.1})");
-  refuses("BPE with end_of_word_suffix", "model",
-          R"({"type":"BPE","vocab":{},"merges":[],"end_of_word_suffix":"</w>"})");
+}
+
+TEST_CASE("a broken component is malformed, with what is wrong") {
+  const auto refuses = [](std::string_view part, std::string_view name, std::string_view key,
+                          std::string_view value) {
+    Json document = document_of(name);
+    (*document.as_object())[key] = parse_json(value, "value");
+    INFO(key << " " << value);
+    require_error(ErrorKind::malformed, part, [&] { load(document); });
+  };
+  refuses("expected a string of one character", "mistral", "pre_tokenizer",
+          R"({"type":"Metaspace","replacement":"ab"})");
+  refuses("expected always, first or never", "mistral", "pre_tokenizer",
+          R"({"type":"Metaspace","replacement":"_","prepend_scheme":"odd"})");
+  refuses("FixedLength has length 0", "mistral", "pre_tokenizer",
+          R"({"type":"FixedLength","length":0})");
+  refuses("expected an integer of at least 0", "llama2", "decoder",
+          R"({"type":"Strip","content":" ","start":-1,"stop":0})");
+  const auto charsmap = [](std::string_view base64) {
+    return R"({"type":"Precompiled","precompiled_charsmap":")" + std::string(base64) + "\"}";
+  };
+  refuses("that is no base64", "t5", "normalizer", charsmap("AAA?"));
+  refuses("that is no base64", "t5", "normalizer", charsmap("AAA"));
+  refuses("of 0 bytes with a trie of 0", "t5", "normalizer", charsmap(""));
+  refuses("of 4 bytes with a trie of 8", "t5", "normalizer", charsmap("CAAAAA=="));
+  refuses("texts that are not UTF-8", "t5", "normalizer", charsmap("BAAAAAAAAAD/"));
+  // A trie whose only unit leads out of it replaces nothing.
+  Json document = document_of("t5");
+  (*document.as_object())["normalizer"] = parse_json(charsmap("BAAAAAD///9hAA=="), "value");
+  REQUIRE_FALSE(load(document).encode("Hello").empty());
+}
+
+TEST_CASE("a model that does not fit its vocabulary is malformed") {
+  const auto refuses = [](std::string_view part, std::string_view model) {
+    INFO(model);
+    require_error(ErrorKind::malformed, part,
+                  [&] { load(parse_json(R"({"model":)" + std::string(model) + "}", "value")); });
+  };
+  refuses("the vocabulary is a map", R"({"type":"Unigram","vocab":{"a":0}})");
+  refuses("the vocabulary is a list", R"({"type":"BPE","vocab":[["a",0.5]],"merges":[]})");
+  refuses("unk_id is 1 of 1 tokens", R"({"type":"Unigram","unk_id":1,"vocab":[["a",0.5]]})");
+  refuses("expected a number", R"({"type":"Unigram","vocab":[["a","b"]]})");
+  refuses("unk_token \"[UNK]\" is not in",
+          R"({"type":"WordPiece","unk_token":"[UNK]","vocab":{"a":0}})");
+  refuses("expected an integer of at least 0",
+          R"({"type":"WordPiece","unk_token":"a","max_input_chars_per_word":-1,"vocab":{"a":0}})");
+  refuses("expected one that starts with \"##\"",
+          R"({"type":"BPE","continuing_subword_prefix":"##","vocab":{"a":0},"merges":["a a"]})");
+}
+
+TEST_CASE("a character that no token covers is named when there is no unknown token") {
+  const Tokenizer tokenizer =
+      load(parse_json(R"({"model":{"type":"Unigram","vocab":[["a",-1.0],["ab",-1.5]]}})", "value"));
+  REQUIRE(tokenizer.encode("aaba") == std::vector<TokenId>{0, 1, 0});
+  require_error(ErrorKind::malformed, "no token covers \"c\"", [&] { tokenizer.encode("aca"); });
+}
+
+TEST_CASE("files from before the type of a model was written are told apart") {
+  REQUIRE(load(parse_json(R"({"model":{"vocab":[["a",-1.0]]}})", "v")).encode("aa") ==
+          std::vector<TokenId>{0, 0});
+  REQUIRE(load(parse_json(R"({"model":{"unk_token":"u","max_input_chars_per_word":3,
+                                       "continuing_subword_prefix":"#",
+                                       "vocab":{"a":0,"#a":1,"u":2}}})",
+                          "v"))
+              .encode("aaa") == std::vector<TokenId>{0, 1, 1});
 }
 
 TEST_CASE("a post-processor adds tokens that exist") {
@@ -169,6 +228,7 @@ TEST_CASE("a broken tokenizer.json is malformed, with the place") {
   refuses("no \"model\" object", "{}");
   refuses("not UTF-8", "{\"\xFF\": 1}");
   refuses("expected an integer", R"({"model":{"vocab":{"a":"b"},"merges":[]}})");
+  refuses("expected a number", R"({"model":{"type":"Unigram","vocab":[["a",1e999]]}})");
   refuses("half a surrogate pair", R"({"model":{"vocab":{"\ud800":1},"merges":[]}})");
   refuses("is in the vocabulary twice", R"({"model":{"vocab":{"a":1,"a":2},"merges":[]}})");
   refuses("has id -1", R"({"model":{"vocab":{"a":-1},"merges":[]}})");

@@ -118,6 +118,16 @@ def tokenizers():
     yield "added tokens", lambda: (
         b'{"added_tokens":[' + entries(600_000, lambda i: b'{"id":%d,"content":"%x"}' % (i, i))
         + b'],"model":{"type":"BPE","vocab":{"a":0},"merges":[]}}')
+    yield "WordPiece vocabulary", lambda: (
+        b'{"model":{"type":"WordPiece","unk_token":"0","vocab":{'
+        + entries(1_500_000, lambda i: b'"%x":%d' % (i, i)) + b"}}}")
+    scored = b'{"model":{"type":"Unigram","unk_id":0,"vocab":['
+    yield "scored vocabulary", lambda: scored + entries(2_000_000, lambda i: b'["%x",0]' % i) + b"]}}"
+    yield "long scored tokens", lambda: (
+        scored + entries(30_000, lambda i: b'["%d%s",0]' % (i, b"a" * 1000)) + b"]}}")
+    yield "charsmap", lambda: (
+        b'{"normalizer":{"type":"Precompiled","precompiled_charsmap":"' + b"A" * (15 * MIB)
+        + b'"},"model":{"type":"BPE","vocab":{"a":0},"merges":[]}}')
     yield "deep", lambda: b'{"normalizer":' + b'{"type":"Sequence","normalizers":[' * MIB
 
 

@@ -1,16 +1,21 @@
-// Byte-level BPE tokenizers in the tokenizer.json format, token for token as the `tokenizers`
-// package computes them (compared with its release 0.23).
+// Tokenizers in the tokenizer.json format, token for token as the `tokenizers` package computes
+// them (compared with its release 0.23).
 //
-// Understood: model BPE (merges as "a b" or pairs, ignore_merges, unk_token); pre-tokenizers
-// ByteLevel, Split, Digits and Sequence with ByteLevel as the last step; normalizers NFC, NFD,
-// NFKC, NFKD, Lowercase, Prepend, Replace (a plain string), Sequence; post-processors ByteLevel,
-// TemplateProcessing, RobertaProcessing, BertProcessing, Sequence; decoder ByteLevel; added tokens
-// with lstrip, rstrip, single_word, normalized. The `truncation` and `padding` blocks are ignored:
-// whoever builds batches decides. Any other component, byte_fallback and dropout are an
-// Error(unsupported) that names the component and the file.
+// Understood, with all their settings unless one is named:
+// models BPE (dropout 0), WordPiece, Unigram;
+// normalizers BertNormalizer, ByteLevel, Lowercase, NFC, NFD, NFKC, NFKD, Nmt, Precompiled,
+// Prepend, Replace, Sequence, Strip, StripAccents; pre-tokenizers none, BertPreTokenizer,
+// ByteLevel, CharDelimiterSplit, Digits, FixedLength, Metaspace, Punctuation, Sequence, Split,
+// Whitespace, WhitespaceSplit; post-processors BertProcessing, ByteLevel, RobertaProcessing,
+// Sequence, TemplateProcessing; decoders none, BPEDecoder, ByteFallback, ByteLevel, Fuse,
+// Metaspace, Replace, Sequence, Strip, WordPiece; added tokens with lstrip, rstrip, single_word,
+// normalized. The `truncation` and `padding` blocks are ignored: whoever builds batches decides.
+// Any other component is an Error(unsupported) that names it and the file.
 //
-// Unicode: the GPT-2 and Llama-3 splitting patterns run on this project's own tables (Unicode 16,
-// as the reference). Other patterns run on PCRE2 with the Unicode version that it was built with.
+// Unicode: the GPT-2 and Llama-3 splitting patterns, punctuation, white space, words, digits, marks
+// and lower case are this project's own tables, of the versions that the reference uses. Other
+// patterns run on PCRE2, whose classes (\p{L}) are those of the Unicode version that it was built
+// with.
 #pragma once
 
 #include <cstdint>
@@ -27,6 +32,10 @@ namespace lora {
 
 using TokenId = std::int64_t;
 
+namespace text {
+class Decoding;
+}
+
 /// Immutable after loading; every const function may be called from several threads at once.
 class Tokenizer {
  public:
@@ -38,7 +47,8 @@ class Tokenizer {
   /// Reads one tokenizer.json; bos, eos, pad and unk stay unknown.
   static Tokenizer from_file(const std::filesystem::path& file);
 
-  /// Merging takes about 40 bytes for each byte of a word.
+  /// Merging takes about 40 bytes for each byte of a word. Without a pre-tokenizer that cuts (Llama
+  /// 2, Mistral, Gemma) a whole text between two added tokens is one word.
   static constexpr std::size_t kMaxWordBytes = std::size_t{5} << 18;
 
   Tokenizer(Tokenizer&&) noexcept;
@@ -47,8 +57,9 @@ class Tokenizer {
 
   /// Token ids of `text`. Names of special tokens inside the text become these tokens.
   /// `add_special_tokens` applies the post-processor (a BOS where the file asks for one).
-  /// Throws Error(malformed) when `text` is not UTF-8, or holds a word (a stretch that the
-  /// pre-tokenizer does not cut) of more than kMaxWordBytes.
+  /// Throws Error(malformed) when `text` is not UTF-8, holds a word (a stretch that the
+  /// pre-tokenizer does not cut) of more than kMaxWordBytes, or a character that no token covers
+  /// where a Unigram model has no unknown token.
   std::vector<TokenId> encode(std::string_view text, bool add_special_tokens = true) const;
 
   /// The tokens of encode(), in order and some thousand at a time: a text of any length takes no
@@ -62,7 +73,8 @@ class Tokenizer {
                                                  int threads = 0) const;
 
   /// Text of a token sequence; ids outside the vocabulary are skipped. Bytes that are not UTF-8
-  /// become U+FFFD, one for each maximal invalid part.
+  /// become U+FFFD: one for each maximal invalid part with the decoder ByteLevel, one for each byte
+  /// of the row with ByteFallback.
   std::string decode(const std::vector<TokenId>& ids, bool skip_special_tokens = true) const;
 
   /// Number of tokens, of the model's vocabulary and added ones together. Ids may lie above it
@@ -91,12 +103,13 @@ class Tokenizer {
   std::unique_ptr<Impl> impl_;
 };
 
-/// Text of a growing token sequence. The pieces together equal decode() of the whole sequence; a
-/// character whose bytes are not complete yet is held back.
+/// Text of a growing token sequence. The pieces together equal decode() of the whole sequence; text
+/// that a later token may change is held back, like a character whose bytes are not complete yet.
 class TokenStream {
  public:
   /// `tokenizer` must outlive the stream.
   explicit TokenStream(const Tokenizer& tokenizer, bool skip_special_tokens = true);
+  ~TokenStream();
 
   /// Text that became certain with this token, possibly empty.
   std::string push(TokenId id);
@@ -107,7 +120,7 @@ class TokenStream {
  private:
   const Tokenizer& tokenizer_;
   bool skip_special_tokens_;
-  std::string pending_;
+  std::unique_ptr<text::Decoding> decoding_;
 };
 
 }  // namespace lora
