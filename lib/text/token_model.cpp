@@ -108,16 +108,15 @@ std::unique_ptr<TokenModel> make_model(TokenizerFile& file, bool pieces_are_byte
     options.pieces_are_bytes = pieces_are_bytes;
     return std::make_unique<Bpe>(file.tables, std::move(options), context);
   }
-  spend_memory_of_tokenizer(file.budget, TokenTrie::memory_of(file.tables), context);
   if (kind == ModelKind::word_piece) {
     WordPieceOptions options;
     options.unk_token = model.text("unk_token");
     options.prefix = model.text("continuing_subword_prefix");
     options.most_characters = model.count("max_input_chars_per_word").value_or(100);
-    return std::make_unique<WordPiece>(file.tables, std::move(options), context);
+    return std::make_unique<WordPiece>(file.tables, std::move(options), file.budget, context);
   }
   return std::make_unique<Unigram>(file.tables, model.count("unk_id"), model.flag("byte_fallback"),
-                                   context);
+                                   file.budget, context);
 }
 
 void require_short_piece(std::string_view piece) {

@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "text/component.h"
+#include "text/tokenizer_file.h"
 
 namespace lora::text {
 
@@ -19,16 +20,12 @@ struct TokenTrie::Range {
   std::uint32_t end;
 };
 
-std::uint64_t TokenTrie::memory_of(const TokenTables& tables) {
-  std::uint64_t bytes = 0;
-  for (const TokenTables::Token& token : tables.tokens) bytes += token.size;
-  return (sizeof(Entry) + 2 * sizeof(Range)) * tables.tokens.size() + sizeof(Node) * (bytes + 1);
-}
-
-TokenTrie::TokenTrie(const TokenTables& tables, const std::string& context) {
+TokenTrie::TokenTrie(const TokenTables& tables, AllocationBudget& budget,
+                     const std::string& context) {
+  // Besides what is spent on the tokens themselves: lists of this many while the tree is built.
+  spend_memory_of_tokenizer(budget, 2 * sizeof(Range) * tables.tokens.size(), context);
   std::vector<Entry> entries;
   entries.reserve(tables.tokens.size());
-  std::size_t bytes = 0;
   for (const TokenTables::Token& token : tables.tokens) {
     if (token.size > kLongestToken)
       throw malformed_tokenizer("token " + std::to_string(token.id) + " has " +
@@ -36,11 +33,19 @@ TokenTrie::TokenTrie(const TokenTables& tables, const std::string& context) {
                                     std::to_string(kLongestToken),
                                 context);
     entries.push_back({tables.spelling(token), static_cast<std::uint32_t>(token.id)});
-    bytes += token.size;
   }
   std::stable_sort(entries.begin(), entries.end(),
                    [](const Entry& a, const Entry& b) { return a.text < b.text; });
-  nodes_.reserve(bytes + 1);
+  std::size_t count = 1;
+  std::string_view previous;
+  for (const Entry& entry : entries) {
+    const auto shared =
+        std::mismatch(previous.begin(), previous.end(), entry.text.begin(), entry.text.end());
+    count += static_cast<std::size_t>(entry.text.end() - shared.second);
+    previous = entry.text;
+  }
+  spend_memory_of_tokenizer(budget, sizeof(Node) * count, context);
+  nodes_.reserve(count);
   nodes_.emplace_back();
   std::vector<Range> level{{kRoot, 0, static_cast<std::uint32_t>(entries.size())}};
   std::vector<Range> next;

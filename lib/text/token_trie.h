@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "format/allocation_budget.h"
 #include "text/token_tables.h"
 
 namespace lora::text {
@@ -18,12 +19,9 @@ class TokenTrie {
   /// A walk is made from every character of a text, and each may go as far as the longest token.
   static constexpr std::size_t kLongestToken = 1024;
 
-  /// Of equal spellings the last counts. Throws Error(malformed) for a token beyond kLongestToken;
-  /// `context` names the file.
-  TokenTrie(const TokenTables& tables, const std::string& context);
-
-  /// Bytes that building takes at most.
-  static std::uint64_t memory_of(const TokenTables& tables);
+  /// Of equal spellings the last counts. Throws Error(malformed) for a token beyond kLongestToken,
+  /// and when `budget` does not cover the tree; `context` names the file.
+  TokenTrie(const TokenTables& tables, AllocationBudget& budget, const std::string& context);
 
   /// Where the edge `byte` leads, kNone when there is none.
   std::uint32_t child(std::uint32_t node, unsigned char byte) const {

@@ -25,9 +25,9 @@ TokenIndex index_of_last(const TokenTables& tables) {
 }  // namespace
 
 Unigram::Unigram(const TokenTables& tables, std::optional<std::size_t> unk_id, bool byte_fallback,
-                 const std::string& context)
+                 AllocationBudget& budget, const std::string& context)
     : by_spelling_(index_of_last(tables)),
-      trie_(tables, context),
+      trie_(tables, budget, context),
       scores_(tables.scores.begin(), tables.scores.end()) {
   double lowest = std::numeric_limits<double>::infinity();
   for (const double score : scores_) lowest = std::min(lowest, score);

@@ -17,7 +17,7 @@ class Unigram : public TokenModel {
  public:
   /// `context` names the file. Throws Error(malformed) when `unk_id` is no token.
   Unigram(const TokenTables& tables, std::optional<std::size_t> unk_id, bool byte_fallback,
-          const std::string& context);
+          AllocationBudget& budget, const std::string& context);
 
   /// Throws Error(malformed) for a character that no token covers when there is no unknown one.
   void encode(std::string_view piece, std::vector<std::uint32_t>& out) const override;

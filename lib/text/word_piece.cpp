@@ -15,11 +15,11 @@ std::size_t count_characters(std::string_view text) {
 
 }  // namespace
 
-WordPiece::WordPiece(const TokenTables& tables, WordPieceOptions options,
+WordPiece::WordPiece(const TokenTables& tables, WordPieceOptions options, AllocationBudget& budget,
                      const std::string& context)
     : options_(std::move(options)),
       by_spelling_(index_of(tables, context)),
-      trie_(tables, context),
+      trie_(tables, budget, context),
       unk_id_(by_spelling_.find(options_.unk_token)) {
   if (unk_id_ == TokenIndex::kNone)
     throw malformed_tokenizer("unk_token \"" + options_.unk_token + "\" is not in the vocabulary",

@@ -22,7 +22,8 @@ class WordPiece : public TokenModel {
  public:
   /// `context` names the file. Throws Error(malformed) when the unknown token is not in the
   /// vocabulary.
-  WordPiece(const TokenTables& tables, WordPieceOptions options, const std::string& context);
+  WordPiece(const TokenTables& tables, WordPieceOptions options, AllocationBudget& budget,
+            const std::string& context);
 
   void encode(std::string_view piece, std::vector<std::uint32_t>& out) const override;
   std::uint32_t find(std::string_view spelling) const override {
