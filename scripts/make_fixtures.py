@@ -300,6 +300,43 @@ def make_gguf(directory):
     save_file(widened, directory / "blocks.safetensors")
 
 
+def make_gguf_sentencepiece(directory):
+    """The tokenizer of a Llama 2 as llama.cpp keeps it, and what transformers makes of it."""
+    import gguf
+    from transformers import AutoTokenizer
+
+    text = Path(__file__).parent.parent / "tests/golden/text/llama2.tokenizer.json"
+    model = json.loads(text.read_text())["model"]
+    tokens = sorted(model["vocab"], key=model["vocab"].get) + ["<user>"]
+    ranks = {}
+    for rank, pair in enumerate(model["merges"]):
+        ranks.setdefault("".join(pair), rank)
+    kinds = {"<unk>": 2, "<s>": 3, "</s>": 3, "<user>": 4}
+    writer = gguf.GGUFWriter(directory / "sentencepiece.gguf", "llama")
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(tokens)
+    # Tokens in pairs of the same score: the lengths of their parts decide.
+    writer.add_token_scores(
+        [-float(ranks[t] // 2) if t in ranks else 0.0 if t in kinds or t.startswith("<0x") else -1e3 - i
+         for i, t in enumerate(tokens)]
+    )
+    writer.add_token_types([kinds.get(t, 6 if t.startswith("<0x") else 1) for t in tokens])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    writer.add_add_eos_token(True)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    rebuilt = AutoTokenizer.from_pretrained(directory, gguf_file="sentencepiece.gguf")
+    document = json.loads(rebuilt.backend_tokenizer.to_str())
+    (directory / "sentencepiece.tokenizer.json").write_text(
+        json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    )
+
+
 def make_gguf_model(directory):
     """A tiny Llama as a GGUF file, and what transformers makes of it."""
     import gguf
@@ -404,6 +441,7 @@ SECTIONS = {
     "torch": make_torch,
     "gguf": make_gguf,
     "gguf_model": make_gguf_model,
+    "gguf_tokenizer": make_gguf_sentencepiece,
 }
 
 

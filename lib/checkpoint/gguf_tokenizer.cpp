@@ -1,9 +1,13 @@
 // tokenizer.json and its companions from the metadata of a GGUF file: byte-level BPE, whose
-// splitting pattern the file names.
+// splitting pattern the file names, and BPE with SentencePiece's marks, as transformers 5.23 makes
+// it of model "llama".
+#include <cmath>
+#include <functional>
 #include <map>
 #include <optional>
 
 #include "checkpoint/gguf_base.h"
+#include "checkpoint/gguf_merges.h"
 #include "format/utf8.h"
 #include "lora/base/error.h"
 
@@ -14,6 +18,9 @@ namespace {
 constexpr std::int64_t kControl = 3;
 constexpr std::int64_t kUserDefined = 4;
 constexpr std::int64_t kUnused = 5;
+
+constexpr const char* kMark = "\xE2\x96\x81";  // U+2581, for a space
+constexpr std::uint64_t kMostMergeBytes = std::uint64_t{32} << 20;
 
 constexpr const char* kLlama3Pattern =
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| "
@@ -66,10 +73,20 @@ class TokenizerWriter {
  public:
   explicit TokenizerWriter(const GgufFile& file) : file_(file) {}
 
-  std::vector<std::pair<std::string, std::string>> files(const Kind& kind) {
+  std::vector<std::pair<std::string, std::string>> byte_level_files(const Kind& kind) {
     read_tokens();
+    return files(byte_level_document(kind));
+  }
+
+  std::vector<std::pair<std::string, std::string>> sentencepiece_files() {
+    read_tokens();
+    return files(sentencepiece_document());
+  }
+
+ private:
+  std::vector<std::pair<std::string, std::string>> files(const JsonObject& document) const {
     std::vector<std::pair<std::string, std::string>> files;
-    files.emplace_back("tokenizer.json", dump_json(document(kind)));
+    files.emplace_back("tokenizer.json", dump_json(document));
     files.emplace_back("tokenizer_config.json", dump_json(settings()));
     if (const auto chat = file_.text("tokenizer.chat_template")) {
       if (!is_utf8(*chat)) throw fault("its chat template is not UTF-8");
@@ -78,7 +95,6 @@ class TokenizerWriter {
     return files;
   }
 
- private:
   Error fault(const std::string& reason) const {
     return Error(ErrorKind::malformed,
                  "cannot import GGUF model " + file_.path.string() + ": " + reason)
@@ -95,6 +111,7 @@ class TokenizerWriter {
 
   static bool is_text(const GgufArray& array) { return array.holds_texts(); }
   static bool is_integer(const GgufArray& array) { return array.holds_integers(); }
+  static bool is_float(const GgufArray& array) { return array.holds_floats(); }
 
   void read_tokens() {
     const GgufArray& tokens = required("tokenizer.ggml.tokens", is_text, "a list of texts");
@@ -122,10 +139,10 @@ class TokenizerWriter {
     return static_cast<std::size_t>(*id);
   }
 
-  JsonObject vocabulary() const {
+  JsonObject vocabulary(bool with_unused) const {
     JsonObject vocabulary;
     for (std::size_t id = 0; id < names_.size(); ++id) {
-      if (type_of(id) == kUnused) continue;
+      if (type_of(id) == kUnused && !with_unused) continue;
       Json& place = vocabulary[names_[id]];
       if (!place.is_null())
         throw fault("tokens " + dump_json(place) + " and " + std::to_string(id) + " are both " +
@@ -142,19 +159,114 @@ class TokenizerWriter {
     return merges;
   }
 
-  JsonArray added_tokens() const {
+  // The file's merges, or those that its tokens and their scores imply.
+  JsonArray sentencepiece_merges() const {
+    if (file_.metadata.contains("tokenizer.ggml.merges")) return merges();
+    std::vector<double> scores;
+    required("tokenizer.ggml.scores", is_float, "a list of numbers").each_float([&](double score) {
+      if (std::isnan(score))
+        throw fault("the score of token " + std::to_string(scores.size()) + " is no number");
+      scores.push_back(score);
+    });
+    if (scores.size() != names_.size())
+      throw fault("it has " + std::to_string(names_.size()) + " tokens and " +
+                  std::to_string(scores.size()) + " scores");
+    const auto pairs = implied_merges(names_, scores, kMostMergeBytes);
+    if (!pairs)
+      throw fault("its tokens imply merges of more than " + std::to_string(kMostMergeBytes) +
+                  " bytes");
+    JsonArray merges;
+    merges.reserve(pairs->size());
+    for (const auto& [left, right] : *pairs) merges.push_back(JsonArray{left, right});
+    return merges;
+  }
+
+  JsonArray added_tokens(const std::function<bool(std::size_t)>& is_special) const {
     JsonArray added;
     for (std::size_t id = 0; id < names_.size(); ++id) {
-      if (type_of(id) != kControl && type_of(id) != kUserDefined) continue;
+      if (!is_special(id) && type_of(id) != kUserDefined) continue;
       added.push_back(JsonObject{{"id", static_cast<std::int64_t>(id)},
                                  {"content", names_[id]},
                                  {"single_word", false},
                                  {"lstrip", false},
                                  {"rstrip", false},
                                  {"normalized", false},
-                                 {"special", type_of(id) == kControl}});
+                                 {"special", is_special(id)}});
     }
     return added;
+  }
+
+  // Besides control tokens: those that the file gives a role, and those that the class
+  // LlamaTokenizer names itself.
+  bool is_sentencepiece_special(std::size_t id) const {
+    if (type_of(id) == kControl) return true;
+    for (const char* name : {"<unk>", "<s>", "</s>"})
+      if (names_[id] == name) return true;
+    for (const char* role : {"bos", "eos", "unknown", "padding"})
+      if (id_of(role) == id) return true;
+    return false;
+  }
+
+  Json sentencepiece_post_processor() const {
+    const auto role = [&](const char* name, bool fallback) {
+      const std::string key = std::string("tokenizer.ggml.add_") + name + "_token";
+      return file_.flag(key).value_or(fallback) ? id_of(name) : std::nullopt;
+    };
+    const auto bos = role("bos", true);
+    const auto eos = role("eos", false);
+    JsonArray single, pair;
+    JsonObject special;
+    const auto add = [&](JsonArray& to, const std::optional<std::size_t>& id, int type) {
+      if (!id) return;
+      const std::string_view name = names_[*id];
+      to.push_back(JsonObject{{"SpecialToken", JsonObject{{"id", name}, {"type_id", type}}}});
+      special[std::string(name)] = JsonObject{{"id", name},
+                                              {"ids", JsonArray{static_cast<std::int64_t>(*id)}},
+                                              {"tokens", JsonArray{name}}};
+    };
+    for (const auto& [text, type] : {std::pair{"A", 0}, std::pair{"B", 1}}) {
+      for (JsonArray* to : {&single, &pair}) {
+        if (to == &single && type == 1) continue;
+        add(*to, bos, type);
+        to->push_back(JsonObject{{"Sequence", JsonObject{{"id", text}, {"type_id", type}}}});
+        add(*to, eos, type);
+      }
+    }
+    return JsonObject{{"type", "TemplateProcessing"},
+                      {"single", std::move(single)},
+                      {"pair", std::move(pair)},
+                      {"special_tokens", std::move(special)}};
+  }
+
+  JsonObject sentencepiece_document() const {
+    const Json replace = JsonObject{
+        {"type", "Replace"}, {"pattern", JsonObject{{"String", kMark}}}, {"content", " "}};
+    const Json strip = JsonObject{{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}};
+    return {
+        {"version", "1.0"},
+        {"truncation", nullptr},
+        {"padding", nullptr},
+        {"added_tokens",
+         added_tokens([&](std::size_t id) { return is_sentencepiece_special(id); })},
+        {"normalizer", nullptr},
+        {"pre_tokenizer", JsonObject{{"type", "Metaspace"},
+                                     {"replacement", kMark},
+                                     {"prepend_scheme", "first"},
+                                     {"split", false}}},
+        {"post_processor", sentencepiece_post_processor()},
+        {"decoder", JsonObject{{"type", "Sequence"},
+                               {"decoders", JsonArray{replace, JsonObject{{"type", "ByteFallback"}},
+                                                      JsonObject{{"type", "Fuse"}}, strip}}}},
+        {"model", JsonObject{{"type", "BPE"},
+                             {"dropout", nullptr},
+                             {"unk_token", nullptr},
+                             {"continuing_subword_prefix", nullptr},
+                             {"end_of_word_suffix", nullptr},
+                             {"fuse_unk", true},
+                             {"byte_fallback", true},
+                             {"ignore_merges", false},
+                             {"vocab", vocabulary(true)},
+                             {"merges", sentencepiece_merges()}}}};
   }
 
   Json post_processor(const Kind& kind) const {
@@ -176,11 +288,11 @@ class TokenizerWriter {
                                               {"tokens", JsonArray{name}}}}}}};
   }
 
-  JsonObject document(const Kind& kind) const {
+  JsonObject byte_level_document(const Kind& kind) const {
     return {{"version", "1.0"},
             {"truncation", nullptr},
             {"padding", nullptr},
-            {"added_tokens", added_tokens()},
+            {"added_tokens", added_tokens([&](std::size_t id) { return type_of(id) == kControl; })},
             {"normalizer", kind.normalizer},
             {"pre_tokenizer", kind.pre_tokenizer},
             {"post_processor", post_processor(kind)},
@@ -193,7 +305,7 @@ class TokenizerWriter {
                                  {"fuse_unk", false},
                                  {"byte_fallback", false},
                                  {"ignore_merges", kind.ignores_merges},
-                                 {"vocab", vocabulary()},
+                                 {"vocab", vocabulary(false)},
                                  {"merges", merges()}}}};
   }
 
@@ -224,6 +336,7 @@ std::vector<std::pair<std::string, std::string>> gguf_tokenizer_files(
     return {};
   }
   const std::string pattern(file.text("tokenizer.ggml.pre").value_or("default"));
+  if (*model == "llama") return TokenizerWriter(file).sentencepiece_files();
   const auto kind = *model == "gpt2" ? kind_of(pattern) : std::nullopt;
   if (!kind) {
     notes.push_back(
@@ -231,7 +344,7 @@ std::vector<std::pair<std::string, std::string>> gguf_tokenizer_files(
         ") cannot be rebuilt: put the original model's tokenizer.json beside the weights");
     return {};
   }
-  return TokenizerWriter(file).files(*kind);
+  return TokenizerWriter(file).byte_level_files(*kind);
 }
 
 }  // namespace lora

@@ -316,6 +316,7 @@ std::optional<T> held(const GgufValue& value) {
 
 bool GgufArray::holds_texts() const { return type_ == kText; }
 bool GgufArray::holds_integers() const { return is_integer(type_); }
+bool GgufArray::holds_floats() const { return type_ == kF32 || type_ == kF64; }
 
 void GgufArray::each_text(const std::function<void(std::string_view)>& visit) const {
   if (!holds_texts()) throw Error(ErrorKind::internal, "an array of numbers was read as texts");
@@ -332,6 +333,14 @@ void GgufArray::each_integer(const std::function<void(std::int64_t)>& visit) con
   for (std::uint64_t i = 0; i < size_; ++i)
     visit(integer_at(type_, bytes_.data() + i * kWidth[type_])
               .value_or(std::numeric_limits<std::int64_t>::max()));
+}
+
+void GgufArray::each_float(const std::function<void(double)>& visit) const {
+  if (!holds_floats()) throw Error(ErrorKind::internal, "an array was read as floats");
+  for (std::uint64_t i = 0; i < size_; ++i) {
+    const std::byte* item = bytes_.data() + i * kWidth[type_];
+    visit(type_ == kF32 ? static_cast<double>(read_as<float>(item)) : read_as<double>(item));
+  }
 }
 
 std::optional<std::string_view> GgufFile::text(std::string_view key) const {

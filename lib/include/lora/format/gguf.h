@@ -71,10 +71,12 @@ class GgufArray {
   std::uint64_t size() const { return size_; }
   bool holds_texts() const;
   bool holds_integers() const;
+  bool holds_floats() const;
 
   /// Calls `visit` for each item in order. Error(internal) when the items are something else.
   void each_text(const std::function<void(std::string_view)>& visit) const;
   void each_integer(const std::function<void(std::int64_t)>& visit) const;
+  void each_float(const std::function<void(double)>& visit) const;
 
  private:
   std::uint32_t type_;
