@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 
 import torch
 from peft import LoraConfig, get_peft_model
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from parity.comparison import open_model
@@ -97,3 +99,22 @@ def chat_messages_of_smollm2(context: Context) -> None:
         for d in dialogues
     ]
     compare_lines(context, context.model, [{"messages": d} for d in dialogues], sequences)
+
+
+# The kinds of tokenizers that are no byte-level BPE, as transformers keeps them in tokenizer.json.
+KINDS = ["llama2", "mistral", "gemma", "clip", "bert_uncased", "bert_cased", "xlm_roberta", "t5", "albert", "unigram_bytes"]
+
+
+@case
+def text_lines_of_every_kind_of_tokenizer(context: Context) -> None:
+    for kind in KINDS:
+        text = (context.root / "tests/golden/text" / f"{kind}.tokenizer.json").read_text(encoding="utf-8")
+        tokenizer = Tokenizer.from_str(text)
+        apart = dataclasses.replace(context, folder=context.folder / kind)
+        base = make_llama(context.root, apart.folder / "base", vocab_size=tokenizer.get_vocab_size())
+        (base / "tokenizer.json").write_text(text, encoding="utf-8")
+        (base / "tokenizer_config.json").write_text("{}", encoding="utf-8")
+        end = open_model(base).config.eos_token_id
+        sequences = [tokenizer.encode(line).ids for line in LINES]
+        sequences = [ids if ids[-1] == end else ids + [end] for ids in sequences]
+        compare_lines(apart, base, [{"text": line} for line in LINES], sequences)
