@@ -14,6 +14,8 @@ lora_script_test(install LABEL install
 lora_script_test(ci LABEL docs
   COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/docs/run_ci" "${CMAKE_BINARY_DIR}")
 if(LORA_BUILD_ENGINE)
+  lora_script_test(resume LABEL slow
+    COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/resume/run" "${CMAKE_BINARY_DIR}")
   lora_script_test(guide LABEL docs
     COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/docs/run_guide" "${CMAKE_BINARY_DIR}" docs/guide.md)
 endif()

@@ -37,6 +37,16 @@ TEST_CASE("an existing run is refused without force or resume") {
                          [&] { RunDirectory(folder / "run", Use::create, real_file_system()); });
 }
 
+TEST_CASE("what a run killed before its run.json left behind is in nobody's way") {
+  const testing::TempDir folder;
+  for (const char* name : {".lock", "base.lock.json", ".run.json.lora-tmp-1-0"})
+    testing::write_file(folder / "run" / name, "");
+  { RunDirectory directory(folder / "run", Use::create, real_file_system()); }
+  testing::write_file(folder / "run" / "metrics.jsonl", "");
+  testing::require_error(ErrorKind::output, "exists already",
+                         [&] { RunDirectory(folder / "run", Use::create, real_file_system()); });
+}
+
 TEST_CASE("force never clears a directory that is not a run") {
   const testing::TempDir folder;
   testing::write_file(folder / "home" / "thesis.tex", "text");

@@ -60,7 +60,8 @@ TrainingLoop::TrainingLoop(LoopParts parts, RunState& state)
     : parts_(std::move(parts)),
       state_(state),
       batches_(parts_.data.size(), static_cast<std::size_t>(parts_.options.batch_size),
-               parts_.options.seed, parts_.options.shuffle) {}
+               parts_.options.seed, parts_.options.shuffle),
+      saved_step_(state_.step) {}
 
 StopReason TrainingLoop::run() {
   const std::int64_t total = parts_.plan.total_steps;
@@ -71,8 +72,10 @@ StopReason TrainingLoop::run() {
       parts_.sinks.throw_if_cancelled();
       step();
       if (evaluation_is_due()) evaluate();
-      if (state_.step % parts_.plan.save_every == 0 || state_.step == total || state_.stopped_early)
+      if (state_.step == total || state_.stopped_early)
         save();
+      else if (state_.step % parts_.plan.save_every == 0)
+        try_to_save();
     }
     // After the checkpoint on purpose: this evaluation belongs to the end of the run, not to the
     // step, and a run that goes on from here with more steps must not have seen it.
@@ -171,18 +174,33 @@ void TrainingLoop::evaluate() {
 }
 
 void TrainingLoop::save() {
-  if (saved_step_ == state_.step) return;
+  if (saved_step_ == state_.step && state_.step > 0) return;
   parts_.metrics.sync();
   parts_.save(state_);
   saved_step_ = state_.step;
+}
+
+// The disk may be full for a while: hours of training are worth more than this checkpoint.
+bool TrainingLoop::try_to_save() {
+  try {
+    save();
+    return true;
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::output) throw;
+    parts_.sinks.warning("the checkpoint of step " + std::to_string(state_.step) +
+                         " was not written (" + error.what() + "); training goes on, and " +
+                         (saved_step_ > 0
+                              ? "the last good checkpoint is of step " + std::to_string(saved_step_)
+                              : std::string("there is no checkpoint yet")));
+    return false;
+  }
 }
 
 void TrainingLoop::stop_non_finite(const std::string& what, double value,
                                    const std::string& batches, const std::string& lines) {
   std::string hint = "lower --lr, raise --warmup or look at these lines";
   // The parameters are still those of the step before: nothing of the run is lost.
-  if (state_.step > 0 && all_finite(parts_.model.trainable().values)) {
-    save();
+  if (state_.step > 0 && all_finite(parts_.model.trainable().values) && try_to_save()) {
     hint += "; the last good checkpoint is of step " + std::to_string(state_.step);
   }
   throw Error(ErrorKind::incompatible, what + " is " + dump_json(value, kCompactStyle) +

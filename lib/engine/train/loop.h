@@ -34,9 +34,10 @@ class TrainingLoop {
   /// `state` is where the run stands; it moves on as the loop does.
   TrainingLoop(LoopParts parts, RunState& state);
 
-  /// Runs until the last step, an interruption (a checkpoint is saved first) or early stopping.
-  /// Throws Error(incompatible) on a loss or gradient that is not finite, naming step, batch and
-  /// data lines; a checkpoint of the last good step is there then.
+  /// Runs until the last step, an interruption (a checkpoint is saved first) or early stopping. A
+  /// checkpoint on the way that cannot be written is a warning; the one at the end is
+  /// Error(output). Throws Error(incompatible) on a loss or gradient that is not finite, naming
+  /// step, batch and data lines; a checkpoint of the last good step is there then.
   StopReason run();
 
   /// Tokens a second over the steps of this process, checkpoints and evaluations left out; 0 before
@@ -48,13 +49,14 @@ class TrainingLoop {
   void evaluate();
   bool evaluation_is_due() const;
   void save();
+  bool try_to_save();
   [[noreturn]] void stop_non_finite(const std::string& what, double value,
                                     const std::string& batches, const std::string& lines);
 
   LoopParts parts_;
   RunState& state_;
   BatchPlan batches_;
-  std::int64_t saved_step_ = -1;
+  std::int64_t saved_step_;  ///< of the newest checkpoint; 0: none yet
   double session_tokens_ = 0;
   double seconds_ = 0;
 };

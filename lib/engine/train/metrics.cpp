@@ -22,6 +22,9 @@ Error cannot(const char* action, const std::filesystem::path& path) {
       .in_file(path.string());
 }
 
+// Room may come back; everything else stays as it is.
+bool is_full(int code) { return code == ENOSPC || code == EDQUOT; }
+
 bool is_covered(const std::string& line, std::int64_t step, std::int64_t evaluated_step) {
   try {
     const Json document = parse_json(line, "metrics");
@@ -65,17 +68,23 @@ void MetricsFile::append(const EvalMetrics& metrics) {
 }
 
 void MetricsFile::append_line(const std::string& line) {
-  const std::string text = line + "\n";
-  std::size_t done = 0;
-  while (done < text.size()) {
-    const ssize_t written = ::write(fd_, text.data() + done, text.size() - done);
+  waiting_ += line + "\n";
+  if (!write_waiting() && !is_full(errno)) throw cannot("write", path_);
+}
+
+// False with errno when something is left.
+bool MetricsFile::write_waiting() {
+  while (!waiting_.empty()) {
+    const ssize_t written = ::write(fd_, waiting_.data(), waiting_.size());
     if (written < 0 && errno == EINTR) continue;
-    if (written < 0) throw cannot("write", path_);
-    done += static_cast<std::size_t>(written);
+    if (written < 0) return false;
+    waiting_.erase(0, static_cast<std::size_t>(written));
   }
+  return true;
 }
 
 void MetricsFile::sync() {
+  if (!write_waiting()) throw cannot("write", path_);
   if (::fsync(fd_) != 0 && errno != EINVAL) throw cannot("flush", path_);
 }
 

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 
 namespace lora::engine {
 
@@ -37,16 +38,21 @@ class MetricsFile {
   MetricsFile(const MetricsFile&) = delete;
   MetricsFile& operator=(const MetricsFile&) = delete;
 
+  /// What a full disk does not take waits for the next line. Throws Error(output) for any other
+  /// failure.
   void append(const StepMetrics& metrics);
   void append(const EvalMetrics& metrics);
   /// Makes the lines so far durable: called before a checkpoint that stands for them is published.
+  /// Throws Error(output), also while lines are waiting.
   void sync();
 
  private:
   void append_line(const std::string& line);
+  bool write_waiting();
 
   std::filesystem::path path_;
   int fd_ = -1;
+  std::string waiting_;
 };
 
 /// Cuts the file back to the steps up to `step` and the evaluations up to `evaluated_step`, which a

@@ -21,9 +21,14 @@ namespace stdfs = std::filesystem;
 
 constexpr const char* kLockName = ".lock";
 
-bool holds_only_a_lock(const stdfs::path& directory) {
-  for (const auto& entry : stdfs::directory_iterator(directory))
-    if (entry.path().filename() != kLockName) return false;
+// What a run that was killed before its run.json leaves behind: nothing that anyone would miss.
+bool holds_no_run_yet(const stdfs::path& directory) {
+  for (const auto& entry : stdfs::directory_iterator(directory)) {
+    const std::string name = entry.path().filename().string();
+    const bool is_unfinished =
+        name.starts_with(".") && name.find(".lora-tmp-") != std::string::npos;
+    if (name != kLockName && name != kBaseLockName && !is_unfinished) return false;
+  }
   return true;
 }
 
@@ -58,7 +63,7 @@ void check_run_directory(const stdfs::path& path, RunDirectory::Use use) {
   if (!stdfs::is_directory(path, ignored))
     throw Error(ErrorKind::output, "run directory " + path.string() + " is not a directory")
         .in_file(path.string());
-  if (holds_only_a_lock(path)) return;
+  if (holds_no_run_yet(path)) return;
   if (use == RunDirectory::Use::create)
     throw Error(ErrorKind::output, "run directory " + path.string() + " exists already")
         .in_file(path.string())

@@ -15,7 +15,8 @@ namespace lora::engine {
 class RunDirectory {
  public:
   enum class Use {
-    create,   ///< a new run: the directory is absent, empty, or holds nothing but a lock
+    create,   ///< a new run: the directory is absent, empty, or holds only what a run writes
+              ///< before its run.json
     replace,  ///< --force: a former run is removed by clear(), not before
     resume,   ///< the directory must hold run.json
   };

@@ -1,0 +1,230 @@
+"""python3 kills.py LORA [KILLS] [SEED]: a training that is killed again and again ends as one that is not."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+STEPS_A_KILL = 6  # of the whole run, so that the kills fall over all of it
+TIMEOUT = 300  # seconds of one process; a busy machine is slow, a hang is longer
+
+KINDS = {
+    "plain": ["--dropout", "0.1", "--target-modules", "all-linear", "--modules-to-save", "norm"],
+    "pissa": ["--init", "pissa", "--rslora", "--target-modules", "q_proj,down_proj", "-r", "4"],
+    "dora": ["--dora", "--target-modules", "q_proj,v_proj", "--trainable-tokens", "3,70"],
+}
+
+
+def environment():
+    return {"PATH": "/usr/bin:/bin", "LORA_THREADS": "2", "HOME": "/nonexistent", "OMP_WAIT_POLICY": "passive"}
+
+
+class Training:
+    """One base, one data set, and trainings on them in one folder."""
+
+    def __init__(self, lora, folder):
+        self.lora, self.folder = lora, Path(folder)
+        self.run("init-base", "--preset", "tiny-llama", "--seed", "1", "-o", self.folder / "base")
+        generator = random.Random(3)
+        lines = [json.dumps({"input_ids": [generator.randrange(200) for _ in range(24)]}) for _ in range(40)]
+        (self.folder / "data.jsonl").write_text("\n".join(lines) + "\n")
+        (self.folder / "eval.jsonl").write_text("\n".join(lines[:4]) + "\n")
+
+    def run(self, *arguments):
+        done = subprocess.run([self.lora, *map(str, arguments)], capture_output=True, text=True,
+                              env=environment(), timeout=TIMEOUT)
+        if done.returncode != 0:
+            raise RuntimeError(f"lora {arguments[0]} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+
+    def arguments(self, run, steps, settings):
+        if (run / "run.json").exists():
+            return ["train", "--run-dir", run, "--resume"]
+        return ["train", "--base", self.folder / "base", "--data", self.folder / "data.jsonl", "--run-dir", run,
+                "--steps", steps, "--save-every", 1, "--keep", 2, "--batch-size", 2, "--grad-accum", 2,
+                "--eval-data", self.folder / "eval.jsonl", "--eval-every", 7, "--lr", "1e-2", *settings]
+
+    def start(self, run, steps, settings):
+        command = [self.lora, *map(str, self.arguments(run, steps, settings)), "--quiet"]
+        return subprocess.Popen(command, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                stderr=subprocess.PIPE)
+
+
+def newest_checkpoint(run):
+    names = sorted(p.name for p in (run / "checkpoints").glob("step-*"))
+    return names[-1] if names else ""
+
+
+def is_writing(run):
+    folder = run / "checkpoints"
+    return folder.is_dir() and any(name.startswith(".step-") for name in os.listdir(folder))
+
+
+def wait_for(moment, process):
+    """Until the moment has come or the process has ended, which is false."""
+    end = time.monotonic() + TIMEOUT
+    while process.poll() is None:
+        if moment():
+            return True
+        if time.monotonic() > end:
+            raise RuntimeError("no progress")
+        time.sleep(0.0002)
+    return False
+
+
+def kill_at_random(process, run, generator):
+    """True when the process was killed, false when it had ended by itself."""
+    kind = generator.choice(["start", "step", "writing", "writing"])
+    if kind == "start":  # while it starts, LibTorch opens, the base is read
+        time.sleep(generator.uniform(0, 1.0))
+    else:
+        before = newest_checkpoint(run)
+        if not wait_for(lambda: newest_checkpoint(run) != before, process):
+            return False
+        if kind == "writing" and not wait_for(lambda: is_writing(run), process):
+            return False
+        time.sleep(generator.uniform(0, 0.03))
+    if process.poll() is not None:
+        return False
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return True
+
+
+def train_with_kills(training, run, steps, settings, kills, generator):
+    done = ended = 0
+    while done < kills:
+        process = training.start(run, steps, settings)
+        if kill_at_random(process, run, generator):
+            done += 1
+            continue
+        if process.wait(TIMEOUT) != 0:
+            raise RuntimeError(f"after {done} kills: {process.stderr.read().decode()[-500:]}")
+        ended += 1
+        if ended > 1 + kills // 4:
+            break  # the run was over before the kills were
+    process = training.start(run, steps, settings)
+    if process.wait(TIMEOUT) != 0:
+        raise RuntimeError(f"the last resume after {done} kills: {process.stderr.read().decode()[-500:]}")
+    return done
+
+
+def metrics(run):
+    """metrics.jsonl without the two figures that belong to the machine."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [json.dumps({k: v for k, v in line.items() if k not in ("tok_s", "rss_bytes")}) for line in lines]
+
+
+def difference(straight, killed):
+    """What differs between two finished runs, or None."""
+    files = lambda run: sorted(str(p.relative_to(run)) for p in run.rglob("*") if p.is_file())
+    if files(straight) != files(killed):
+        return f"files: {sorted(set(files(straight)) ^ set(files(killed)))}"
+    if metrics(straight) != metrics(killed):
+        return "metrics.jsonl"
+    for name in files(straight):
+        if name in ("metrics.jsonl", ".lock"):
+            continue
+        if (straight / name).read_bytes() != (killed / name).read_bytes():
+            return name
+    return None
+
+
+def check_kills(training, kind, kills, generator):
+    steps = STEPS_A_KILL * kills
+    straight, killed = training.folder / f"{kind}-straight", training.folder / f"{kind}-killed"
+    process = training.start(straight, steps, KINDS[kind])
+    if process.wait(TIMEOUT) != 0:
+        raise RuntimeError(process.stderr.read().decode()[-500:])
+    done = train_with_kills(training, killed, steps, KINDS[kind], kills, generator)
+    if done < kills:
+        raise RuntimeError(f"killed {done} times only, expected {kills}")
+    problem = difference(straight, killed)
+    if problem:
+        raise RuntimeError(f"after {done} kills another content: {problem}")
+
+
+def check_full_disk(training):
+    """A small file system is filled while a run goes on, and emptied again before its end."""
+    disk = training.folder / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], capture_output=True).returncode:
+        print("note  a full disk is not checked: this user cannot mount one")
+        return False
+    try:
+        fill_and_empty(training, disk)
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+    return True
+
+
+def fill_and_empty(training, disk):
+    run, filler, steps = disk / "run", disk / "filler", 400
+    command = training.arguments(run, steps, KINDS["plain"])
+    process = subprocess.Popen([training.lora, *map(str, command)], env=environment(), stdin=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if not wait_for(lambda: newest_checkpoint(run) >= "step-000003", process):
+        raise RuntimeError(f"ended early: {process.stderr.read()[-500:]}")
+    lines = []
+    reader = threading.Thread(target=lambda: lines.extend(process.stderr), daemon=True)
+    reader.start()
+    refused = lambda: [line for line in lines if "was not written" in line]
+    with filler.open("wb", buffering=0) as file:
+        while not refused() and process.poll() is None:  # what a failed checkpoint frees is taken as well
+            try:
+                file.write(b"\0" * 4096)
+            except OSError:
+                time.sleep(0.002)
+    kept = newest_checkpoint(run)
+    if not refused():
+        raise RuntimeError(f"no warning about the full disk: {lines[-3:]}")
+    if f"of step {int(kept.removeprefix('step-'))}" not in refused()[-1]:
+        raise RuntimeError(f"the warning does not name the last good checkpoint, {kept}: {refused()[-1]}")
+    if not (run / "checkpoints" / kept / "state.safetensors").exists():
+        raise RuntimeError(f"the last good checkpoint {kept} is gone")
+    filler.unlink()
+    code = process.wait(TIMEOUT)
+    reader.join()
+    if code != 0:
+        raise RuntimeError(f"the run did not end well: {lines[-3:]}")
+    straight = training.folder / "undisturbed"
+    other = training.start(straight, steps, KINDS["plain"])
+    if other.wait(TIMEOUT) != 0:
+        raise RuntimeError(other.stderr.read().decode()[-500:])
+    problem = difference(straight, run)
+    if problem:
+        raise RuntimeError(f"after a full disk another content: {problem}")
+
+
+def main(lora, kills="10", seed="0"):
+    passed = failed = 0
+
+    def note(name, check):
+        nonlocal passed, failed
+        started = time.monotonic()
+        try:
+            if check() is False:
+                return
+            passed += 1
+            print(f"ok    {name}  {time.monotonic() - started:.0f} s", flush=True)
+        except (RuntimeError, subprocess.TimeoutExpired) as error:
+            failed += 1
+            print(f"FAIL  {name}: {error}", flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="lora-resume-") as folder:
+        training = Training(lora, folder)
+        for kind in KINDS:
+            generator = random.Random(f"{seed} {kind}")
+            note(f"{kind}, {kills} kills", lambda: check_kills(training, kind, int(kills), generator))
+        note("a full disk", lambda: check_full_disk(training))
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
