@@ -8,6 +8,7 @@
 #include <set>
 
 #include "engine/adapter_checks.h"
+#include "engine/base_change.h"
 #include "engine/bridge.h"
 #include "lora/adapter/keys.h"
 #include "lora/base/equal_bytes.h"
@@ -50,6 +51,23 @@ std::shared_ptr<RowPatch> add_patch(const TokenRows& tokens, const Sites& sites)
         parameter.stored_name == table.stored_name)
       parameter.patches.push_back(patch);
   return patch;
+}
+
+// What the factors of a base-changing initialisation leave of the weights. A weight under two names
+// changes under both, as in PEFT, where it is one tensor.
+void change_base(const Adapter& adapter, const Sites& sites) {
+  const auto change = base_change_of(adapter.config);
+  if (!change) return;
+  for (const LoraModule& module : adapter.modules) {
+    const LoraSite& site = *find_site(sites, module.module_path);
+    const ChangedLayer layer{module.module_path, site.kind, module.rank, module.scaling};
+    const at::Tensor& weight = site.weight->base;
+    const FactorPair factors = first_factors(*change, layer, weight);
+    const at::Tensor rest = without_factors(*change, layer, weight, factors);
+    const std::string name = site.weight->stored_name;
+    for (Parameter& parameter : *sites.parameters)
+      if (parameter.stored_name == name) parameter.replacement = rest;
+  }
 }
 
 Destination destination_in(LoraBranch& branch, KeyRole role) {
@@ -183,6 +201,7 @@ FlatParameters bind_adapters(const ModelOptions& options, const Sites& sites, Gr
   FlatParameters flat;
   for (std::size_t i = 0; i < options.adapters.size(); ++i) {
     const Adapter& adapter = *options.adapters[i];
+    change_base(adapter, sites);
     Patches patches;
     for (const LoraModule& module : adapter.modules)
       add_branch(adapter, i, module, *find_site(sites, module.module_path));

@@ -25,14 +25,14 @@ enum class Gradients {
   autograd,  ///< the tensors are leaves of LibTorch's graph
 };
 
-/// Adds one branch per adapter module, replaces the base parameters that adapters bring along, and
-/// patches the rows of trainable tokens (also in a head tied to the embedding, as PEFT does). With
-/// options.trainable every tensor that PEFT would train lives in the returned flat buffers.
+/// Adds one branch per adapter module, replaces parameters that adapters bring along or (PiSSA,
+/// OLoRA) took their first factors out of, and patches the rows of trainable tokens (also in a tied
+/// head). With options.trainable every tensor that PEFT would train is in the returned buffers.
 ///
 /// Throws Error(unsupported) naming what no family computes (convolutions, expert parameters,
-/// initialisations that change the base), Error(incompatible) listing every module and parameter
-/// that the base does not have or has in another shape, Error(usage) for several trainable
-/// adapters.
+/// changes of the base that its weights do not tell), Error(incompatible) listing every module and
+/// parameter that the base does not have or has in another shape, Error(usage) for several
+/// trainable adapters.
 FlatParameters bind_adapters(const ModelOptions& options, const Sites& sites, Gradients gradients);
 
 /// Frozen parameters by base_name, then the adapters' tensors by peft_key; those in `trainable`

@@ -5,6 +5,7 @@
 #include <set>
 #include <utility>
 
+#include "engine/base_change.h"
 #include "lora/base/error.h"
 
 namespace lora::engine {
@@ -14,15 +15,14 @@ namespace {
 constexpr std::array<std::string_view, 5> kOtherArithmetic = {
     "layer_replication", "alora_invocation_tokens", "arrow_config", "kasa_config", "use_bdlora"};
 
-void refuse_base_changing(const Adapter& adapter) {
-  if (const std::string init = base_changing_init(adapter.config); !init.empty())
+// PEFT takes the factors of each adapter out of what the one before has left.
+void refuse_base_changing(const Adapter& adapter, std::size_t adapters) {
+  if (base_change_of(adapter.config) && adapters > 1)
     throw Error(ErrorKind::unsupported,
-                "loading an adapter with init_lora_weights \"" + init +
-                    "\": its base was changed at initialisation, expected a plain LoRA adapter")
-        .in_file(adapter.path.string())
-        .with_hint(
-            "convert it in PEFT with save_pretrained(path_initial_model_for_weight_"
-            "conversion=...)");
+                "loading several adapters of which one has init_lora_weights \"" +
+                    base_changing_init(adapter.config) +
+                    "\": it changes the base of the others, expected it alone")
+        .in_file(adapter.path.string());
 }
 
 // Empty when the engine has a layer for this module.
@@ -36,8 +36,8 @@ std::string unsupported_kind(const LoraModule& module) {
   return {};
 }
 
-void refuse_unsupported(const Adapter& adapter) {
-  refuse_base_changing(adapter);
+void refuse_unsupported(const Adapter& adapter, std::size_t adapters) {
+  refuse_base_changing(adapter, adapters);
   for (const std::string_view name : kOtherArithmetic)
     if (const Json* value = adapter.config.other.find(name); value && !value->is_null())
       throw Error(ErrorKind::unsupported, "loading an adapter with " + std::string(name) +
@@ -163,7 +163,7 @@ void check_adapters(const ModelOptions& options, const Sites& sites, Gradients g
   std::set<std::string> replaced;
   std::set<std::pair<std::string, std::int64_t>> claimed;
   for (const Adapter* adapter : options.adapters) {
-    refuse_unsupported(*adapter);
+    refuse_unsupported(*adapter, options.adapters.size());
     if (gradients == Gradients::manual) refuse_beyond_plain(*adapter);
     std::vector<std::string> offenders;
     for (const KeyProblem& problem : adapter->problems)

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "engine/base_weight.h"
 #include "engine/bridge.h"
 #include "lora/adapter/adapter.h"
 #include "lora/base/error.h"
@@ -66,9 +67,7 @@ Parameter& ParameterSource::add(const std::string& base_name, std::vector<std::i
 }
 
 at::Tensor ParameterSource::load(const Tensor& tensor, bool is_matrix) {
-  const bool is_bf16 =
-      compute_ == Compute::bf16 || (compute_ == Compute::base && tensor.dtype == DType::bf16);
-  const at::ScalarType type = is_bf16 ? at::kBFloat16 : at::kFloat;
+  const at::ScalarType type = matrix_type(tensor.dtype, compute_);
   if (!is_matrix) return convert(tensor, type).to(at::kFloat);
   at::Tensor& loaded = loaded_[tensor.bytes.data()];
   if (!loaded.defined()) loaded = convert(tensor, type);

@@ -30,7 +30,7 @@ struct Parameter {
   std::string stored_name;          ///< of its tensor in the checkpoint, aliases followed
   bool is_alias = false;            ///< the checkpoint has its tensor under another name
   at::Tensor base;                  ///< frozen; matrices in the compute dtype, vectors always f32
-  at::Tensor replacement;           ///< f32, from an adapter; undefined without one
+  at::Tensor replacement;           ///< from an adapter, or what its start left; may be undefined
   at::Tensor gradient;              ///< view of the flat gradients; undefined unless trainable
   std::vector<std::shared_ptr<const RowPatch>> patches;  ///< from adapters, on disjoint rows
 

@@ -182,8 +182,9 @@ TEST_CASE("what cannot be trained here is refused by name") {
   refuses(ErrorKind::unsupported, "TOKEN_CLS", [](AdapterConfig& c) { c.task_type = "TOKEN_CLS"; });
   refuses(ErrorKind::unsupported, "ensure_weight_tying",
           [](AdapterConfig& c) { c.other["ensure_weight_tying"] = true; });
-  refuses(ErrorKind::unsupported, "trainable_token_indices", [](AdapterConfig& c) {
-    c.other["trainable_token_indices"] = JsonArray{1, 2};
+  refuses(ErrorKind::usage, "lora_bias and use_dora", [](AdapterConfig& c) {
+    c.lora_bias = true;
+    c.use_dora = true;
   });
   refuses(ErrorKind::usage, "--rank is 0", [](AdapterConfig& c) { c.rank = 0; });
   refuses(ErrorKind::usage, "--dropout", [](AdapterConfig& c) { c.dropout = 1; });
@@ -221,12 +222,16 @@ TEST_CASE("a MiCA adapter is not continued: its B is not trained") {
   require_error(ErrorKind::unsupported, "'mica' keeps B", [&] { check_continuable(adapter); });
 }
 
-TEST_CASE("an adapter whose initialisation rewrote its base is not continued") {
+TEST_CASE("an adapter whose base its weights alone do not tell is not continued") {
   AdapterConfig config;
-  config.init_lora_weights = Json("pissa_niter_4");
+  config.init_lora_weights = Json("corda");
   Adapter adapter;
   adapter.config = config;
-  require_error(ErrorKind::unsupported, "pissa_niter_4", [&] { check_continuable(adapter); });
+  require_error(ErrorKind::unsupported, "\"corda\"", [&] { check_continuable(adapter); });
+  for (const char* known : {"pissa", "pissa_niter_4", "olora"}) {
+    adapter.config.init_lora_weights = Json(known);
+    check_continuable(adapter);
+  }
   adapter.config.init_lora_weights = true;
   check_continuable(adapter);
   adapter.problems.push_back({KeyProblem::Kind::unpaired, "x.lora_A.weight", "x has no lora_B"});

@@ -82,6 +82,26 @@ TEST_CASE("an interrupted and resumed run gives the bytes and metrics of an unin
   }
 }
 
+TEST_CASE("a resumed run knows what its initialisation took out of the base") {
+  const TrainFixture fixture;
+  engine::TrainSurroundings surroundings = fake_surroundings();
+  surroundings.make_model = engine::make_model;
+  for (const char* init : {"pissa", "pissa_niter_1", "olora"}) {
+    TrainOptions straight = fixture.options("straight");
+    straight.init = init;
+    straight.force = true;
+    AdapterConfig config = fixture.config;
+    config.rank = 2;
+    straight.adapter_config = &config;
+    TrainOptions broken = straight;
+    broken.run_dir = fixture.folder / "broken";
+    fixture.train(straight, surroundings);
+    REQUIRE(interrupt_after(fixture, broken, surroundings, 3).steps == 3);
+    fixture.train(resuming(broken), surroundings);
+    require_equal_results(straight.run_dir, broken.run_dir);
+  }
+}
+
 TEST_CASE("a killed run resumes from its last checkpoint and repeats the lost steps") {
   const TrainFixture fixture;
   fixture.train(fixture.options("straight"), fake_surroundings());

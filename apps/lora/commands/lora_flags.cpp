@@ -82,7 +82,15 @@ void LoraFlags::add_to(OptionSet& options) {
                  "which biases are trained and saved");
   options.flag("--rslora", rslora_, "scale by alpha / sqrt(rank)");
   hidden(options.flag("--use-rslora", rslora_, "as --rslora"));
-  options.choice("--init", init_, {"default", "gaussian", "zero"}, "first values of A and B");
+  options.flag("--dora", dora_, "learn the length of each output's weights by itself (DoRA)");
+  hidden(options.flag("--use-dora", dora_, "as --dora"));
+  options.flag("--lora-bias", lora_bias_, "give B a bias");
+  options.list("--trainable-tokens", tokens_, "ID,...",
+               "train the rows of these tokens in the embedding, and in a head tied to it");
+  hidden(options.list("--trainable-token-indices", tokens_, "ID,...", "as --trainable-tokens"));
+  options.text("--init", init_, "NAME",
+               "first values of A and B: default, gaussian, zero, orthogonal; pissa, "
+               "pissa_niter_N and olora take them out of the base's weights");
   options.choice("--task", task_, {"causal-lm"}, "task_type of the configuration");
 }
 
@@ -103,6 +111,14 @@ AdapterConfig LoraFlags::config() const {
   config.modules_to_save = modules_to_save_;
   if (task_) config.task_type = "CAUSAL_LM";
   if (init_ == "gaussian") config.init_lora_weights = "gaussian";
+  config.use_dora = dora_;
+  config.lora_bias = lora_bias_;
+  if (!tokens_.empty()) {
+    JsonArray indices;
+    for (const std::string& token : tokens_)
+      indices.push_back(parse_integer("--trainable-tokens", token, 0));
+    config.other["trainable_token_indices"] = std::move(indices);
+  }
   return config;
 }
 

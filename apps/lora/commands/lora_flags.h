@@ -27,7 +27,8 @@ class LoraFlags {
   std::optional<std::string> layers_, task_;
   std::string bias_ = "none";
   std::string init_ = "default";
-  bool rslora_ = false;
+  std::vector<std::string> tokens_;
+  bool rslora_ = false, dora_ = false, lora_bias_ = false;
 };
 
 }  // namespace lora::cli

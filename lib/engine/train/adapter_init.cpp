@@ -2,16 +2,17 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
-#include <functional>
+#include <map>
 #include <optional>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "engine/base_change.h"
+#include "engine/train/new_layer.h"
+#include "engine/train/new_tokens.h"
 #include "lora/adapter/config_check.h"
 #include "lora/base/error.h"
-#include "lora/base/random.h"
 
 namespace lora::engine {
 namespace {
@@ -26,105 +27,33 @@ std::string list_layers(const ModuleList& modules) {
   return list.empty() ? "none" : list;
 }
 
-std::string peft_key(KeyRole role, const std::string& module_path, const std::string& parameter) {
-  ParsedKey key;
-  key.role = role;
-  key.module_path = module_path;
-  key.parameter = parameter;
-  return to_peft_key(key);
-}
+struct BaseParameter {
+  std::string module_path;  ///< in the model
+  std::string parameter;    ///< "weight", "bias", ...
+  const Tensor* value = nullptr;
+};
 
-using Draw = std::function<double(const CounterRandom&, std::uint64_t)>;
-
-Tensor drawn(std::vector<std::int64_t> shape, const std::string& key, std::uint64_t seed,
-             const Draw& draw) {
-  const CounterRandom random(seed, stream_of(key));
-  std::vector<float> values(static_cast<std::size_t>(shape[0] * shape[1]));
-  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(draw(random, i));
-  return Tensor::from_f32(std::move(shape), values);
-}
-
-// Kaiming uniform with a = sqrt(5), as torch.nn.Linear: the bound is 1/sqrt(fan_in).
-Draw uniform_within(double bound) {
-  return [bound](const CounterRandom& random, std::uint64_t i) {
-    return (2 * random.uniform(i) - 1) * bound;
-  };
-}
-
-Draw normal_with(double deviation) {
-  return [deviation](const CounterRandom& random, std::uint64_t i) {
-    return random.normal(i) * deviation;
-  };
-}
-
-double zero(const CounterRandom&, std::uint64_t) { return 0; }
-
-void add_factors(TensorMap& tensors, const ModuleInfo& module, std::int64_t rank,
-                 const std::string& init, std::uint64_t seed) {
-  const bool is_embedding = module.kind == LayerKind::embedding;
-  const std::string a =
-      peft_key(is_embedding ? KeyRole::embedding_a : KeyRole::lora_a, module.module_path, "");
-  const std::string b =
-      peft_key(is_embedding ? KeyRole::embedding_b : KeyRole::lora_b, module.module_path, "");
-  Draw draw_a = zero;
-  Draw draw_b = zero;
-  const auto width = static_cast<double>(module.in_features);
-  if (is_embedding)
-    draw_b = normal_with(1);  // PEFT: A zero and B normal for embeddings, whatever the init
-  else if (init == "gaussian")
-    draw_a = normal_with(1 / static_cast<double>(rank));
-  else if (init == "zero")
-    draw_b = uniform_within(1 / std::sqrt(static_cast<double>(rank)));
-  else
-    draw_a = uniform_within(1 / std::sqrt(width));
-  tensors[a] = drawn({rank, module.in_features}, a, seed, draw_a);
-  tensors[b] = drawn({module.out_features, rank}, b, seed, draw_b);
-}
-
-// Checkpoints of a bare model lack the first component of the names.
-const Tensor* find_weight(const Checkpoint& base, const std::string& module_path) {
-  const std::string name = module_path + ".weight";
-  const Tensor* weight = base.find(name);
-  return weight != nullptr ? weight : base.find(name.substr(name.find('.') + 1));
-}
-
-// Norm of each output's weights, [out]; the first dimension counts outputs only in linear layers.
-Tensor output_norms(const Tensor& weight, const ModuleInfo& module) {
-  const bool is_linear = module.kind == LayerKind::linear;
-  const std::vector<float> values = weight.to_f32();
-  const auto columns = static_cast<std::size_t>(weight.shape[1]);
-  std::vector<double> squares(static_cast<std::size_t>(module.out_features));
-  for (std::size_t i = 0; i < values.size(); ++i)
-    squares[is_linear ? i / columns : i % columns] += static_cast<double>(values[i]) * values[i];
-  std::vector<float> norms;
-  for (const double square : squares) norms.push_back(static_cast<float>(std::sqrt(square)));
-  return Tensor::from_f32({module.out_features}, norms);
-}
-
-void add_vectors(TensorMap& tensors, const AdapterConfig& config, const ModuleInfo& module,
-                 const Checkpoint& base) {
-  const std::string& path = module.module_path;
-  if (config.lora_bias) {
-    if (module.kind == LayerKind::embedding)
-      throw Error(ErrorKind::unsupported, "cannot train lora_bias on " + path +
-                                              ": it is an embedding, expected linear layers");
-    const std::vector<float> zeros(static_cast<std::size_t>(module.out_features));
-    tensors[peft_key(KeyRole::lora_b_bias, path, "")] =
-        Tensor::from_f32({module.out_features}, zeros);
+// Checkpoints of a bare model lack the first component of the paths ("transformer.").
+std::vector<BaseParameter> parameters_of(const Checkpoint& base) {
+  std::map<std::string, std::string> whole_paths;
+  for (const ModuleInfo& module : list_modules(base)) {
+    const std::string& path = module.module_path;
+    whole_paths.emplace(path.substr(path.find('.') + 1), path);
   }
-  if (!config.use_dora) return;
-  const Tensor* weight = find_weight(base, path);
-  if (weight == nullptr || weight->shape.size() != 2)
-    throw Error(ErrorKind::incompatible,
-                "cannot train DoRA on " + path + ": the base has no such matrix");
-  tensors[peft_key(KeyRole::magnitude, path, "")] = output_norms(*weight, module);
-}
-
-std::vector<std::string> parameter_names(const Checkpoint& base) {
-  std::vector<std::string> names;
-  for (const auto& [name, tensor] : base.tensors) names.push_back(name);
-  for (const auto& [name, target] : base.aliases) names.push_back(name);
-  return names;
+  for (const ModuleInfo& module : list_modules(base))
+    whole_paths[module.module_path] = module.module_path;
+  std::vector<BaseParameter> parameters;
+  const auto add = [&](const std::string& name) {
+    const std::size_t dot = name.rfind('.');
+    std::string path = dot == std::string::npos ? "" : name.substr(0, dot);
+    const auto whole = whole_paths.find(path);
+    if (whole != whole_paths.end()) path = whole->second;
+    parameters.push_back(
+        {path, name.substr(dot == std::string::npos ? 0 : dot + 1), base.find(name)});
+  };
+  for (const auto& [name, tensor] : base.tensors) add(name);
+  for (const auto& [name, target] : base.aliases) add(name);
+  return parameters;
 }
 
 bool is_target(const ResolvedTargets& targets, const std::string& module_path) {
@@ -133,28 +62,25 @@ bool is_target(const ResolvedTargets& targets, const std::string& module_path) {
   return false;
 }
 
-bool is_inside_saved(const ResolvedTargets& targets, const std::string& base_name) {
+bool is_inside_saved(const ResolvedTargets& targets, const std::string& module_path) {
   for (const ModuleInfo& module : targets.saved)
-    if (base_name.starts_with(module.module_path + ".")) return true;
+    if ((module_path + ".").starts_with(module.module_path + ".")) return true;
   return false;
 }
 
 void add_base_parameters(TensorMap& tensors, const AdapterConfig& config,
                          const ResolvedTargets& targets, const Checkpoint& base) {
-  for (const std::string& name : parameter_names(base)) {
-    const std::size_t dot = name.rfind('.');
-    const std::string module_path = dot == std::string::npos ? "" : name.substr(0, dot);
-    const std::string parameter = name.substr(dot == std::string::npos ? 0 : dot + 1);
-    const Tensor& value = *base.find(name);
-    if (is_inside_saved(targets, name)) {
-      tensors[peft_key(KeyRole::saved, module_path, parameter)] = value;
+  if (targets.saved.empty() && config.bias == BiasMode::none) return;
+  for (const auto& [module_path, parameter, value] : parameters_of(base)) {
+    if (is_inside_saved(targets, module_path)) {
+      tensors[key_of(KeyRole::saved, module_path, parameter)] = *value;
       continue;
     }
     if (config.bias == BiasMode::none || parameter != "bias") continue;
     if (is_target(targets, module_path))
-      tensors[peft_key(KeyRole::base_layer, module_path, parameter)] = value;
+      tensors[key_of(KeyRole::base_layer, module_path, parameter)] = *value;
     else if (config.bias == BiasMode::all)
-      tensors[peft_key(KeyRole::saved, module_path, parameter)] = value;
+      tensors[key_of(KeyRole::saved, module_path, parameter)] = *value;
   }
 }
 
@@ -192,6 +118,19 @@ void refuse_other_kinds(const ResolvedTargets& targets) {
     throw Error(ErrorKind::unsupported, "cannot train LoRA on every target: " + found +
                                             ", expected linear layers and embeddings")
         .with_hint("leave them out with --target-modules, or train them with PEFT");
+}
+
+// A head that shares its weight with the embedding cannot lose its first factors alone.
+void refuse_changed_head(const AdapterConfig& config, const ResolvedTargets& targets,
+                         const Checkpoint& base) {
+  if (!base_change_of(config)) return;
+  for (const ModuleInfo& module : targets.lora)
+    if (base.aliases.contains(module.module_path + ".weight"))
+      throw Error(ErrorKind::unsupported,
+                  "cannot start " + module.module_path + " with init_lora_weights " +
+                      base_changing_init(config) +
+                      ": it shares its weight with the embedding, which would change too")
+          .with_hint("leave it out of --target-modules, or use --init default");
 }
 
 void refuse_variants(const AdapterConfig& config, bool is_mlp) {
@@ -251,19 +190,14 @@ AdapterConfig complete_config(AdapterConfig config, const Checkpoint& base,
   if (!config.task_type && token_model && token_model->head.is_classifier())
     config.task_type = is_for_tokens(*token_model) ? "TOKEN_CLS" : "SEQ_CLS";
   refuse_variants(config, base.config && base.config->mlp);
-  if (const Json* tokens = config.other.find("trainable_token_indices");
-      tokens != nullptr && !tokens->is_null())
-    throw Error(ErrorKind::unsupported,
-                "cannot start an adapter with trainable_token_indices, expected none")
-        .with_hint("make the adapter with PEFT and continue it with --adapter");
   require_task(config.task_type.value_or(""), token_model);
   add_task_heads(config);
   expand_all_linear(config, modules, is_transformers);
   if (is_transformers && !config.base_model_name_or_path)
     config.base_model_name_or_path = base_source;
   config.peft_version = kPeftVersion;
-  // `zero` has no name in PEFT; once trained, how the factors began does not matter to a reader.
-  config.init_lora_weights = init == "gaussian" ? Json("gaussian") : Json(true);
+  config.init_lora_weights = *init_lora_weights_of(init);
+  if (const auto conflict = find_conflict(config)) throw Error(ErrorKind::usage, *conflict);
   return config;
 }
 
@@ -275,18 +209,17 @@ void set_weight_layout(AdapterConfig& config, const ResolvedTargets& targets) {
 }
 
 Adapter create_adapter(const AdapterConfig& config, const ResolvedTargets& targets,
-                       const Checkpoint& base, const std::string& init, std::uint64_t seed) {
+                       const Checkpoint& base, const std::string& init, std::uint64_t seed,
+                       Compute compute) {
   refuse_other_kinds(targets);
+  refuse_changed_head(config, targets, base);
+  const NewLayers settings{base, init, seed, compute};
   TensorMap tensors;
   for (const ModuleInfo& module : targets.lora) {
-    const std::int64_t rank = rank_of(config, module.module_path);
-    if (rank < 1)
-      throw Error(ErrorKind::usage, "the rank of " + module.module_path + " is " +
-                                        std::to_string(rank) + ", expected at least 1");
-    add_factors(tensors, module, rank, init, seed);
-    add_vectors(tensors, config, module, base);
+    add_new_layer(tensors, config, module, settings);
   }
   add_base_parameters(tensors, config, targets, base);
+  add_token_rows(tensors, config, targets, base, compute);
   if (tensors.empty())
     throw Error(ErrorKind::incompatible, "nothing to train: 0 trainable parameters")
         .with_hint("check --target-modules and --modules-to-save");
@@ -309,8 +242,7 @@ void check_continuable(const Adapter& adapter) {
         .in_file(adapter.path.string())
         .with_hint("convert it to a plain LoRA adapter with PEFT first");
   };
-  if (const std::string init = base_changing_init(adapter.config); !init.empty())
-    refuse_init("init_lora_weights '" + init + "' rewrites the base when it is loaded");
+  base_change_of(adapter.config);  // refuses what cannot be taken out of the base again
   if (const std::vector<std::string> active = active_variants(adapter.config);
       std::find(active.begin(), active.end(), "init_lora_weights=mica") != active.end())
     refuse_init("init_lora_weights 'mica' keeps B as it was drawn, expected both factors to train");

@@ -7,6 +7,7 @@
 #include "lora/adapter/adapter.h"
 #include "lora/adapter/targets.h"
 #include "lora/checkpoint/checkpoint.h"
+#include "lora/engine.h"
 
 namespace lora::engine {
 
@@ -14,8 +15,8 @@ namespace lora::engine {
 /// model_type, all-linear spelled out, base_model_name_or_path (transformers models), task_type
 /// CAUSAL_LM for causal language models, SEQ_CLS with its heads in modules_to_save for classifiers,
 /// peft_version, init_lora_weights. Throws Error(usage) listing the layers
-/// when no targets are given and PEFT has no default, Error(unsupported) for LoRA variants that
-/// cannot be trained here.
+/// when no targets are given and PEFT has no default and for settings that PEFT refuses together,
+/// Error(unsupported) for LoRA variants that cannot be trained here.
 AdapterConfig complete_config(AdapterConfig config, const Checkpoint& base,
                               const ModuleList& modules, const std::string& base_source,
                               const std::string& init);
@@ -24,18 +25,19 @@ AdapterConfig complete_config(AdapterConfig config, const Checkpoint& base,
 /// behind a linear layer; the last target decides.
 void set_weight_layout(AdapterConfig& config, const ResolvedTargets& targets);
 
-/// New factors with the distributions of TrainOptions::init, drawn with CounterRandom from the seed
-/// and the tensor's peft_key, so that neither order nor threads matter; copies of the base's
-/// parameters for modules_to_save and trained biases; DoRA magnitudes are the norms of the base's
-/// weights (factors start as a no-op), a lora_bias is zero. Throws Error(unsupported) that names
-/// targets of other kinds (convolutions, fused attention, bare parameters), Error(incompatible)
-/// when nothing would be trainable.
+/// New factors as TrainOptions::init says, drawn with CounterRandom from the seed and the tensor's
+/// peft_key, so that neither order nor threads matter, or taken out of the base; copies of the
+/// base's parameters for modules_to_save, trained biases and trainable tokens; DoRA magnitudes are
+/// the norms of the base's weights, a lora_bias is zero. `compute` is that of the model to be
+/// trained. Throws Error(unsupported) that names targets of other kinds (convolutions, fused
+/// attention, bare parameters), Error(incompatible) when nothing would be trainable.
 Adapter create_adapter(const AdapterConfig& config, const ResolvedTargets& targets,
-                       const Checkpoint& base, const std::string& init, std::uint64_t seed);
+                       const Checkpoint& base, const std::string& init, std::uint64_t seed,
+                       Compute compute = Compute::base);
 
 /// Throws Error(incompatible) for keys without meaning and Error(unsupported) for an initialisation
-/// that rewrites the base (PiSSA and its like) or freezes a factor (MiCA): such an adapter cannot
-/// simply be continued.
+/// that changed the base in a way its weights do not tell (CorDA and its like) or freezes a factor
+/// (MiCA): such an adapter cannot simply be continued.
 void check_continuable(const Adapter& adapter);
 
 }  // namespace lora::engine

@@ -6,6 +6,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "engine/train/new_layer.h"
 #include "engine/train/schedule.h"
 #include "lora/adapter/config.h"
 #include "lora/base/error.h"
@@ -93,17 +94,26 @@ bool from_json_value(const Json& json, std::optional<T>& value) {
 // Flags that set fields of adapter_config.json.
 constexpr std::pair<const char*, const char*> kAdapterFlags[] = {
     {"rank", "r"},
+    {"r", "r"},
     {"alpha", "lora_alpha"},
+    {"lora_alpha", "lora_alpha"},
     {"dropout", "lora_dropout"},
+    {"lora_dropout", "lora_dropout"},
     {"target_modules", "target_modules"},
     {"exclude_modules", "exclude_modules"},
     {"rank_pattern", "rank_pattern"},
     {"alpha_pattern", "alpha_pattern"},
     {"layers", "layers_to_transform"},
+    {"layers_to_transform", "layers_to_transform"},
     {"modules_to_save", "modules_to_save"},
+    {"trainable_tokens", "trainable_token_indices"},
+    {"trainable_token_indices", "trainable_token_indices"},
     {"bias", "bias"},
+    {"lora_bias", "lora_bias"},
     {"rslora", "use_rslora"},
+    {"use_rslora", "use_rslora"},
     {"dora", "use_dora"},
+    {"use_dora", "use_dora"},
     {"task", "task_type"},
 };
 
@@ -181,8 +191,8 @@ void check_settings(const TrainOptions& o) {
   require(o.keep > 0, "keep", o.keep, "at least 1");
   require(o.loss_on == "all" || o.loss_on == "completion", "loss-on", o.loss_on,
           "all or completion");
-  require(o.init == "default" || o.init == "gaussian" || o.init == "zero", "init", o.init,
-          "default, gaussian or zero");
+  require(init_lora_weights_of(o.init).has_value(), "init", o.init,
+          "default, gaussian, zero, orthogonal, pissa, pissa_niter_N or olora");
   if (o.early_stop > 0 && (o.eval_data.empty() || o.eval_every == 0))
     throw Error(ErrorKind::usage, "--early-stop needs --eval-data and --eval-every");
   if (o.eval_every > 0 && o.eval_data.empty())

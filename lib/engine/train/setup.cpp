@@ -44,7 +44,8 @@ void create_new_adapter(RunSetup& setup, const AdapterConfig& requested, const S
   const ResolvedTargets targets = resolve_targets(setup.config, modules, is_transformers);
   report_dead_entries(targets, sinks);
   set_weight_layout(setup.config, targets);
-  setup.initial = create_adapter(setup.config, targets, base, options.init, options.seed);
+  setup.initial =
+      create_adapter(setup.config, targets, base, options.init, options.seed, options.compute);
 }
 
 void reopen_continued_adapter(RunSetup& setup, const TrainRun& run) {

@@ -4,9 +4,11 @@
 
 #include <utility>
 
+#include "engine/base_change.h"
 #include "engine/probe.h"
 #include "engine/train/checkpoint_state.h"
 #include "engine/train/loop.h"
+#include "engine/train/plain_result.h"
 #include "engine/train/process_memory.h"
 #include "engine/train/publish.h"
 #include "engine/train/run_directory.h"
@@ -145,15 +147,18 @@ class Run {
   void write_result(const RunState& state) {
     const FlatParameters& parameters = model_->trainable();
     const bool has_best = setup_.options.early_stop > 0 && state.best_values.defined();
-    const TensorMap tensors =
-        saved_tensors(has_best ? state.best_values : parameters.values, parameters);
+    TensorMap tensors = saved_tensors(has_best ? state.best_values : parameters.values, parameters);
     Provenance origin = provenance(state);
     if (has_best) (*origin.history.back().as_object())["best_step"] = state.best_step;
     model_.reset();
 
+    AdapterConfig config = setup_.config;
+    if (is_random_change(config))
+      make_plain(config, tensors,
+                 first_factors_of(setup_.initial, *setup_.options.base, setup_.options.compute));
     AtomicDirectory staged(directory_.adapter(), write_options_);
-    write_trained_adapter(staged, setup_.config, tensors, origin, setup_.options.threads);
-    const Adapter adapter = make_adapter(setup_.config, tensors, {});
+    write_trained_adapter(staged, config, tensors, origin, setup_.options.threads);
+    const Adapter adapter = make_adapter(config, tensors, {});
     const ModelOptions options = model_options(setup_, adapter, false);
     write_probe(staged, probe_model(*surroundings_.make_model(options), options));
     staged.commit();

@@ -85,7 +85,7 @@ struct TrainOptions {
   const AdapterConfig* adapter_config = nullptr;  ///< targets unresolved
   const Adapter* initial_adapter = nullptr;       ///< --adapter: continue this one
   /// default: A uniform within 1/sqrt(in), B zero (PEFT's true) | gaussian: A normal with deviation
-  /// 1/rank, B zero | zero: A zero, B uniform within 1/sqrt(rank). Each starts as a no-op.
+  /// 1/rank, B zero | zero: A zero, B uniform within 1/sqrt(rank) | others: as PEFT has them.
   std::string init = "default";
 
   std::optional<std::int64_t> steps;

@@ -16,6 +16,7 @@ from parity import (  # noqa: F401
     encoders,
     families,
     healthy,
+    kinds,
     loads,
     merged,
     pages,
