@@ -6,7 +6,7 @@ adapter as PEFT saves it, and expected.safetensors with inputs, logits, greedy t
 one batch and the gradient of every trainable parameter under its key in the adapter file
 ("grad.<key>"). Needs torch, transformers, peft and safetensors (scripts/setup installs them for the
 parity tests). Also writes tests/golden/checkpoint/modules.json: the module trees of small models of
-the families outside llama's as named_modules() lists them. Names of cases on the command line limit what is written.
+every family as named_modules() lists them. Names of cases on the command line limit what is written.
 """
 
 import json
@@ -14,6 +14,7 @@ import pathlib
 import sys
 
 import torch
+import transformers
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers import (
@@ -163,6 +164,60 @@ GENERIC = {
 }
 
 
+# Decoders of the Llama kind, one of each family and each of its switches.
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+HEADS = dict(SMALL, num_hidden_layers=2, head_dim=12)
+ROTARY_FACTORS = dict(short_factor=[1.0, 1.25, 1.5], long_factor=[1.0, 2.0, 4.0])
+DECODERS = {
+    "mistral": ("Mistral", dict(HEADS, sliding_window=4), dict(target_modules=ATTENTION)),
+    "qwen2": ("Qwen2", dict(SMALL, num_hidden_layers=2, tie_word_embeddings=True),
+              dict(target_modules=LINEARS, bias="all")),
+    "qwen2_window": ("Qwen2", dict(SMALL, num_hidden_layers=2, use_sliding_window=True,
+                                   sliding_window=5, max_window_layers=1),
+                     dict(target_modules=ATTENTION)),
+    "qwen3": ("Qwen3", HEADS, dict(target_modules=LINEARS, modules_to_save=["q_norm"])),
+    "gemma": ("Gemma", HEADS, dict(target_modules=LINEARS, modules_to_save=["input_layernorm"])),
+    "gemma2": ("Gemma2", dict(HEADS, sliding_window=4, query_pre_attn_scalar=10,
+                              final_logit_softcapping=2.0, attn_logit_softcapping=1.5),
+               dict(target_modules=LINEARS + ["embed_tokens"])),
+    "gemma3": ("Gemma3Text", dict(HEADS, sliding_window=4, query_pre_attn_scalar=10,
+                                  layer_types=["sliding_attention", "full_attention"]),
+               dict(target_modules=ATTENTION, trainable_token_indices=[5, 7])),
+    "phi3": ("Phi3", dict(SMALL, num_hidden_layers=2, pad_token_id=2, hidden_act="gelu"),
+             dict(target_modules=["qkv_proj", "gate_up_proj", "down_proj"])),
+    "phi3_long": ("Phi3", dict(SMALL, num_hidden_layers=1, pad_token_id=2, sliding_window=11,
+                               original_max_position_embeddings=8,
+                               rope_parameters=dict(rope_type="longrope", rope_theta=1e4,
+                                                    partial_rotary_factor=0.75, **ROTARY_FACTORS)),
+                  dict(target_modules=["qkv_proj", "o_proj"])),
+    "granite": ("Granite", dict(SMALL, num_hidden_layers=2, embedding_multiplier=3.0,
+                                logits_scaling=4.0, residual_multiplier=0.5,
+                                attention_multiplier=0.2, mlp_bias=True),
+                dict(target_modules=LINEARS)),
+    "olmo2": ("Olmo2", dict(SMALL, num_hidden_layers=2),
+              dict(target_modules=LINEARS, modules_to_save=["post_feedforward_layernorm"])),
+    "mixtral": ("Mixtral", dict(SMALL, num_hidden_layers=1, num_local_experts=3),
+                dict(target_modules=ATTENTION)),
+    "qwen2_moe": ("Qwen2Moe", dict(SMALL, num_hidden_layers=2, num_experts=3,
+                                   num_experts_per_tok=2, moe_intermediate_size=12,
+                                   shared_expert_intermediate_size=12, mlp_only_layers=[1]),
+                  dict(target_modules=["q_proj", "down_proj"])),
+    "qwen3_moe": ("Qwen3Moe", dict(HEADS, num_experts=3, num_experts_per_tok=2,
+                                   moe_intermediate_size=12, norm_topk_prob=True),
+                  dict(target_modules=ATTENTION)),
+}
+EXPERTS = ("mixtral", "qwen2_moe", "qwen3_moe")
+
+
+def decoder(name):
+    """Model class and configuration of a case of DECODERS."""
+    family, options, _ = DECODERS[name]
+    model_class = getattr(transformers, family.removesuffix("Text") + "ForCausalLM")
+    config_class = getattr(transformers, family + "Config")
+    ids = dict(bos_token_id=0, eos_token_id=1)
+    return model_class, config_class(**{**ids, "pad_token_id": 3, **options})
+
+
 def clean(name):
     """Name of a live PEFT parameter as it stands in the file."""
     name = name.replace(".modules_to_save.default.", ".").replace(".default.", ".")
@@ -221,12 +276,21 @@ def llama_case(name, model_options, lora_options, seed):
     save_file(expected, folder / "expected.safetensors")
 
 
+def decoder_case(name, seed):
+    model_class, config = decoder(name)
+    write_case("decoder_" + name, model_class, config,
+               dict(dict(r=2, lora_alpha=3, task_type="CAUSAL_LM"), **DECODERS[name][2]), seed)
+
+
 def generic_case(name, model_class, model_options, lora_options, seed):
+    write_case(name, model_class, model_class.config_class(**model_options), lora_options, seed)
+
+
+def write_case(name, model_class, config, lora_options, seed):
     folder = ROOT / name
     lora_options = dict(lora_options)
     save_embedding = lora_options.pop("save_embedding", "auto")
     torch.manual_seed(seed)
-    config = model_class.config_class(**model_options)
     base = model_class(config).eval()
     randomise(base, seed)
     base.save_pretrained(folder)
@@ -364,6 +428,10 @@ def module_trees():
         "distilbert_tokens": DistilBertForTokenClassification(
             DistilBertConfig(**distilbert, dropout=0.25, pad_token_id=3)),
     }
+    for name in DECODERS:
+        if name not in EXPERTS:
+            model_class, config = decoder(name)
+            models[name] = model_class(config)
     trees = {}
     for name, model in models.items():
         model.config.architectures = [type(model).__name__]
@@ -384,6 +452,8 @@ def main():
     cases["mlp_none"] = lambda: mlp_case("mlp_none", "none", torch.nn.Identity(), 73)
     for seed, (name, case) in enumerate(GENERIC.items()):
         cases[name] = lambda name=name, case=case, seed=seed: generic_case(name, *case, 100 + seed)
+    for seed, name in enumerate(DECODERS):
+        cases["decoder_" + name] = lambda name=name, seed=seed: decoder_case(name, 200 + seed)
     cases["modules"] = module_trees
     for name in sys.argv[1:] or cases:
         cases[name]()

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "checkpoint/decoder_families.h"
 #include "checkpoint/encoder_layout.h"
 #include "lora/base/equal_bytes.h"
 
@@ -40,7 +41,7 @@ const char* source_of_lone_head(const std::string& model_type, const std::string
   for (const Tie& tie : kTies) {
     if (head != tie.head) continue;
     const std::string source = tie.source;
-    const bool is_decoder = model_type == "llama" || model_type == "mistral";
+    const bool is_decoder = find_decoder_family(model_type) != nullptr;
     if (is_decoder && source == "model.embed_tokens.weight") return tie.source;
     if (model_type == "gpt_neox" && source == "gpt_neox.embed_in.weight") return tie.source;
     if (model_type == "gpt2" && source == "transformer.wte.weight") return tie.source;

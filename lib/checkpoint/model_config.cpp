@@ -6,11 +6,12 @@
 
 #include "checkpoint/bert_config.h"
 #include "checkpoint/config_fields.h"
-#include "checkpoint/decoder_config.h"
+#include "checkpoint/decoder_families.h"
 #include "checkpoint/encoder_layout.h"
 #include "checkpoint/gpt2_config.h"
 #include "checkpoint/gpt_neox_config.h"
 #include "checkpoint/mlp_config.h"
+#include "checkpoint/parse_decoder.h"
 
 namespace lora {
 namespace {
@@ -41,6 +42,13 @@ const std::set<std::string>& families_that_tie() {
                                               "t5gemma",     "whisper", "xglm",
                                               "xlm-roberta", "xlnet",   "switch_transformers"};
   return families;
+}
+
+std::string runnable_families() {
+  std::string names;
+  for (const DecoderFamily& family : decoder_families())
+    names += std::string(family.model_type) + ", ";
+  return names + "gpt2, bert, roberta, xlm-roberta, camembert, distilbert, gpt_neox or mlp";
 }
 
 }  // namespace
@@ -81,7 +89,7 @@ ModelConfig parse_model_config(Json document, const std::string& context) {
   config.tie_word_embeddings = fields.boolean("tie_word_embeddings")
                                    .value_or(families_that_tie().contains(config.model_type));
 
-  if (config.model_type == "llama" || config.model_type == "mistral") {
+  if (find_decoder_family(config.model_type) != nullptr) {
     parse_decoder(config, context);
   } else if (config.model_type == "gpt2") {
     parse_gpt2(config, context);
@@ -92,10 +100,8 @@ ModelConfig parse_model_config(Json document, const std::string& context) {
   } else if (config.model_type == "mlp") {
     parse_mlp(config, context);
   } else {
-    config.unsupported_reason =
-        "model_type \"" + config.model_type +
-        "\" is not supported yet, expected llama, mistral, gpt2, bert, roberta, xlm-roberta, "
-        "camembert, distilbert, gpt_neox or mlp";
+    config.unsupported_reason = "model_type \"" + config.model_type +
+                                "\" is not supported, expected " + runnable_families();
   }
   return config;
 }

@@ -179,8 +179,7 @@ ModuleList deduced_modules(const Checkpoint& checkpoint) {
 }
 
 ModuleList list_modules(const Checkpoint& checkpoint) {
-  if (checkpoint.config && checkpoint.config->layout)
-    return decoder_modules(*checkpoint.config->layout, checkpoint.config->model_type == "mistral");
+  if (checkpoint.config && checkpoint.config->layout) return decoder_modules(*checkpoint.config);
   if (checkpoint.config && checkpoint.config->gpt2) return gpt2_modules(*checkpoint.config);
   if (checkpoint.config && checkpoint.config->gpt_neox) return gpt_neox_modules(*checkpoint.config);
   if (checkpoint.config && checkpoint.config->bert)

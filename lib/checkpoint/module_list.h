@@ -5,8 +5,8 @@
 
 namespace lora {
 
-/// LlamaForCausalLM or MistralForCausalLM of transformers 5.23.
-ModuleList decoder_modules(const DecoderConfig& layout, bool is_mistral);
+/// The causal language model of a decoder family in transformers 5.23. `config` has a layout.
+ModuleList decoder_modules(const ModelConfig& config);
 
 /// GPT2LMHeadModel or GPT2ForSequenceClassification. `config` has gpt2 set.
 ModuleList gpt2_modules(const ModelConfig& config);

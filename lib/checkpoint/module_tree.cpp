@@ -65,8 +65,8 @@ void ModuleTree::layer_norm(const std::string& path, std::int64_t width) {
   info.arguments += ", elementwise_affine=True, bias=True";
 }
 
-void ModuleTree::embedding(const std::string& path, std::int64_t rows, std::int64_t width,
-                           std::optional<std::int64_t> padding) {
+ModuleInfo& ModuleTree::embedding(const std::string& path, std::int64_t rows, std::int64_t width,
+                                  std::optional<std::int64_t> padding) {
   ModuleInfo& info = module(path, "Embedding", std::to_string(rows) + ", " + std::to_string(width));
   info.kind = LayerKind::embedding;
   info.in_features = rows;
@@ -75,6 +75,7 @@ void ModuleTree::embedding(const std::string& path, std::int64_t rows, std::int6
   // torch counts a negative padding index from the end.
   if (padding)
     info.arguments += ", padding_idx=" + std::to_string(*padding < 0 ? *padding + rows : *padding);
+  return info;
 }
 
 void ModuleTree::dropout(const std::string& path, const Json& config, const char* key,

@@ -23,8 +23,8 @@ class ModuleTree {
   void conv1d(const std::string& path, std::int64_t in, std::int64_t out);
   void rms_norm(const std::string& path, std::int64_t width);
   void layer_norm(const std::string& path, std::int64_t width);
-  void embedding(const std::string& path, std::int64_t rows, std::int64_t width,
-                 std::optional<std::int64_t> padding = std::nullopt);
+  ModuleInfo& embedding(const std::string& path, std::int64_t rows, std::int64_t width,
+                        std::optional<std::int64_t> padding = std::nullopt);
   /// The rate as config.json spells it ("p=0" and "p=0.0" differ), else `fallback`.
   void dropout(const std::string& path, const Json& config, const char* key, double fallback);
   void activation(const std::string& path, const std::string& name);

@@ -20,8 +20,9 @@ std::unique_ptr<Model> make_model(const ModelOptions& options) {
         .in_file(file);
   const ModelConfig& config = *options.base->config;
   if (config.mlp) return make_mlp(options);
-  if (config.decoder && !needs_generic(options)) return make_llama(options);
-  if (config.decoder) return make_generic(options, make_llama_network(options));
+  if (config.decoder && has_fast_step(*config.decoder) && !needs_generic(options))
+    return make_llama(options);
+  if (config.decoder) return make_generic(options, make_decoder_network(options));
   if (config.gpt2) return make_generic(options, make_gpt2_network(options));
   if (config.gpt_neox) return make_generic(options, make_gpt_neox_network(options));
   if (config.bert) return make_generic(options, make_bert_network(options));

@@ -65,26 +65,57 @@ std::vector<FreshParameter> mlp_parameters(const MlpConfig& mlp) {
   return list.take();
 }
 
+// A norm that multiplies by 1 + weight starts at zero.
+void add_norm(ParameterList& list, const DecoderConfig& layout, const std::string& path,
+              std::int64_t width) {
+  if (layout.norm_adds_one)
+    list.zeros(path + ".weight", width);
+  else
+    list.ones(path + ".weight", width);
+}
+
+void add_decoder_layer(ParameterList& list, const DecoderConfig& layout, const std::string& layer) {
+  using NormPlaces = DecoderConfig::NormPlaces;
+  const std::int64_t hidden = layout.hidden_size;
+  const std::int64_t inner = layout.intermediate_size;
+  const std::int64_t queries = layout.query_width();
+  const std::int64_t keys = layout.key_width();
+  const std::string attention = layer + ".self_attn.";
+  const std::string mlp = layer + ".mlp.";
+  if (layout.has_fused_projections) {
+    list.linear(attention + "qkv_proj", queries + 2 * keys, hidden, layout.qkv_bias);
+    list.linear(mlp + "gate_up_proj", 2 * inner, hidden, layout.mlp_bias);
+  } else {
+    list.linear(attention + "q_proj", queries, hidden, layout.qkv_bias);
+    list.linear(attention + "k_proj", keys, hidden, layout.qkv_bias);
+    list.linear(attention + "v_proj", keys, hidden, layout.qkv_bias);
+    list.linear(mlp + "gate_proj", inner, hidden, layout.mlp_bias);
+    list.linear(mlp + "up_proj", inner, hidden, layout.mlp_bias);
+  }
+  list.linear(attention + "o_proj", hidden, queries, layout.output_bias);
+  list.linear(mlp + "down_proj", hidden, inner, layout.mlp_bias);
+  if (layout.head_norm != DecoderConfig::HeadNorm::none) {
+    const bool is_whole = layout.head_norm == DecoderConfig::HeadNorm::whole;
+    add_norm(list, layout, attention + "q_norm", is_whole ? queries : layout.head_dim);
+    add_norm(list, layout, attention + "k_norm", is_whole ? keys : layout.head_dim);
+  }
+  if (layout.norm_places != NormPlaces::behind)
+    add_norm(list, layout, layer + ".input_layernorm", hidden);
+  add_norm(list, layout, layer + ".post_attention_layernorm", hidden);
+  if (layout.norm_places == NormPlaces::around)
+    add_norm(list, layout, layer + ".pre_feedforward_layernorm", hidden);
+  if (layout.norm_places != NormPlaces::before)
+    add_norm(list, layout, layer + ".post_feedforward_layernorm", hidden);
+}
+
 std::vector<FreshParameter> decoder_parameters(const DecoderConfig& layout) {
   ParameterList list(layout.initializer_range);
-  const std::int64_t hidden = layout.hidden_size;
-  const std::int64_t queries = layout.num_heads * layout.head_dim;
-  const std::int64_t keys = layout.num_kv_heads * layout.head_dim;
-  list.embedding("model.embed_tokens", layout.vocab_size, hidden, layout.pad_token_id);
-  for (std::int64_t i = 0; i < layout.num_layers; ++i) {
-    const std::string layer = "model.layers." + std::to_string(i);
-    list.linear(layer + ".self_attn.q_proj", queries, hidden, layout.attention_bias);
-    list.linear(layer + ".self_attn.k_proj", keys, hidden, layout.attention_bias);
-    list.linear(layer + ".self_attn.v_proj", keys, hidden, layout.attention_bias);
-    list.linear(layer + ".self_attn.o_proj", hidden, queries, layout.attention_bias);
-    list.linear(layer + ".mlp.gate_proj", layout.intermediate_size, hidden, layout.mlp_bias);
-    list.linear(layer + ".mlp.up_proj", layout.intermediate_size, hidden, layout.mlp_bias);
-    list.linear(layer + ".mlp.down_proj", hidden, layout.intermediate_size, layout.mlp_bias);
-    list.ones(layer + ".input_layernorm.weight", hidden);
-    list.ones(layer + ".post_attention_layernorm.weight", hidden);
-  }
-  list.ones("model.norm.weight", hidden);
-  if (!layout.tie_word_embeddings) list.matrix("lm_head.weight", layout.vocab_size, hidden);
+  list.embedding("model.embed_tokens", layout.vocab_size, layout.hidden_size, layout.pad_token_id);
+  for (std::int64_t i = 0; i < layout.num_layers; ++i)
+    add_decoder_layer(list, layout, "model.layers." + std::to_string(i));
+  add_norm(list, layout, "model.norm", layout.hidden_size);
+  if (!layout.tie_word_embeddings)
+    list.matrix("lm_head.weight", layout.vocab_size, layout.hidden_size);
   return list.take();
 }
 
@@ -203,8 +234,12 @@ std::vector<FreshParameter> fresh_parameters(const ModelConfig& config,
                                              const std::string& context) {
   if (config.mlp) return mlp_parameters(*config.mlp);
   if (config.layout) {
-    const bool is_mistral = config.model_type == "mistral";
-    require_architecture(config, is_mistral ? "MistralForCausalLM" : "LlamaForCausalLM", context);
+    require_architecture(config, config.layout->class_prefix + "ForCausalLM", context);
+    if (config.layout->experts)
+      throw Error(ErrorKind::unsupported,
+                  "cannot make weights for " + context + ": blocks of experts are not made here")
+          .in_file(context)
+          .with_hint("init-base --from imports such a model");
     return decoder_parameters(*config.layout);
   }
   const ConfigFields fields(config.document, context);
@@ -227,8 +262,9 @@ std::vector<FreshParameter> fresh_parameters(const ModelConfig& config,
     return gpt_neox_parameters(config, fields);
   }
   throw cannot_make(context, "model_type \"" + config.model_type +
-                                 "\" is not known, expected llama, mistral, gpt2, bert, roberta, "
-                                 "xlm-roberta, camembert, distilbert, gpt_neox or mlp");
+                                 "\" is not known, expected gpt2, bert, roberta, "
+                                 "xlm-roberta, camembert, distilbert, gpt_neox, mlp or a decoder "
+                                 "such as llama, qwen3, gemma2, phi3, granite or olmo2");
 }
 
 }  // namespace lora

@@ -32,3 +32,13 @@ target_include_directories(lora_torch SYSTEM INTERFACE
   "${LORA_TORCH_DIR}/include" "${LORA_TORCH_DIR}/include/torch/csrc/api/include")
 target_link_libraries(lora_torch INTERFACE
   "${LORA_TORCH_DIR}/lib/libtorch.so" "${LORA_TORCH_DIR}/lib/libtorch_cpu.so" "${LORA_TORCH_DIR}/lib/libc10.so")
+
+# at::parallel_for is a loop on one thread in code that is compiled without OpenMP. The runtime must
+# be LibTorch's own: two of them would each keep a pool of threads.
+target_compile_options(lora_torch INTERFACE -fopenmp)
+file(GLOB torch_openmp "${LORA_TORCH_DIR}/lib/libgomp*.so*")
+if(torch_openmp)
+  target_link_libraries(lora_torch INTERFACE ${torch_openmp})
+else()
+  target_link_options(lora_torch INTERFACE -fopenmp)
+endif()

@@ -43,14 +43,72 @@ TEST_CASE("mistral differs from llama where its class does") {
   CHECK(null_heads.decoder->num_kv_heads == 32);
 }
 
-TEST_CASE("a sliding window that matters keeps mistral from being a decoder, with the reason") {
-  const ModelConfig implicit = parse(R"({"model_type": "mistral"})");
-  CHECK_FALSE(implicit.decoder);
-  CHECK(implicit.layout);
-  CHECK(implicit.unsupported_reason.find("sliding window of 4096") != std::string::npos);
-  const ModelConfig covering = parse(
-      R"({"model_type": "mistral", "sliding_window": 4096, "max_position_embeddings": 4096})");
-  CHECK(covering.decoder);
+TEST_CASE("sliding windows have the family's defaults and pattern") {
+  const auto decoder = [](const std::string& more) {
+    return *parse(R"({"num_hidden_layers": 4, "model_type": )" + more + "}").decoder;
+  };
+  using Layers = std::vector<bool>;
+  const Layers all(4, true);
+  CHECK(decoder(R"("mistral")").sliding_window == 4096);
+  CHECK(decoder(R"("mistral")").slides == all);
+  CHECK(decoder(R"("mistral", "sliding_window": null)").slides.empty());
+  CHECK(decoder(R"("qwen2", "sliding_window": 9)").slides.empty());
+  const DecoderConfig qwen = decoder(
+      R"("qwen2", "sliding_window": 9, "use_sliding_window": true, "max_window_layers": 3)");
+  CHECK(qwen.sliding_window == 9);
+  CHECK(qwen.slides == Layers{false, false, false, true});
+  CHECK(decoder(R"("gemma2")").slides == Layers{true, false, true, false});
+  CHECK(decoder(R"("gemma3_text", "sliding_window_pattern": 3)").slides ==
+        Layers{true, true, false, true});
+  CHECK(decoder(R"("gemma2", "layer_types": ["full_attention", "full_attention",
+      "sliding_attention", "full_attention"])")
+            .slides == Layers{false, false, true, false});
+  require_error(ErrorKind::malformed, "one entry for each of the 4 layers",
+                [&] { decoder(R"("gemma2", "layer_types": ["full_attention"])"); });
+  require_error(ErrorKind::malformed, "chunked", [&] {
+    decoder(R"("qwen3", "layer_types": ["full_attention", "chunked", "chunked", "chunked"])");
+  });
+}
+
+TEST_CASE("parts of a decoder that the engine lacks are named") {
+  const auto reason = [](const std::string& more) {
+    return parse(R"({"num_hidden_layers": 4, "model_type": )" + more + "}").unsupported_reason;
+  };
+  const auto names = [](const std::string& text, const char* part) {
+    return text.find(part) != std::string::npos;
+  };
+  CHECK(names(reason(R"("mixtral", "output_router_logits": true)"), "output_router_logits"));
+  CHECK(names(reason(R"("mixtral", "router_jitter_noise": 0.1)"), "router_jitter_noise"));
+  CHECK(names(reason(R"("gemma", "use_bidirectional_attention": true)"),
+              "use_bidirectional_attention"));
+  CHECK(names(reason(R"("qwen2", "layer_types": ["sliding_attention", "full_attention",
+      "full_attention", "full_attention"])"),
+              "use_sliding_window"));
+  CHECK(names(reason(R"("llama", "hidden_act": "no_such")"), "hidden_act \"no_such\""));
+  CHECK(names(parse(R"({"model_type": "no_such"})").unsupported_reason, "gemma2"));
+  require_error(ErrorKind::malformed, "num_experts_per_tok",
+                [&] { reason(R"("mixtral", "num_experts_per_tok": 9)"); });
+  require_error(ErrorKind::malformed, "short_factor", [&] {
+    reason(R"("phi3", "rope_scaling": {"type": "su", "short_factor": [1.0]})");
+  });
+}
+
+TEST_CASE("gemma 3 has an embedding for sliding layers of its own in either dialect") {
+  const DecoderConfig old = *parse(R"({"model_type": "gemma3_text", "rope_theta": 5e5,
+      "rope_local_base_freq": 2e4, "rope_scaling": {"rope_type": "linear", "factor": 8.0}})")
+                                 .decoder;
+  CHECK(old.rope.theta == 5e5);
+  CHECK(old.rope.factor == 8);
+  CHECK(old.sliding_rope->theta == 2e4);
+  CHECK(old.sliding_rope->factor == 1);
+  const DecoderConfig plain = *parse(R"({"model_type": "gemma3_text"})").decoder;
+  CHECK(plain.rope.theta == 1e6);
+  CHECK(plain.sliding_rope->theta == 1e4);
+  const DecoderConfig nested = *parse(R"({"model_type": "gemma3_text", "rope_parameters": {
+      "full_attention": {"rope_theta": 7.0}, "sliding_attention": {"rope_theta": 3.0}}})")
+                                    .decoder;
+  CHECK(nested.rope.theta == 7);
+  CHECK(nested.sliding_rope->theta == 3);
 }
 
 TEST_CASE("both dialects of the rotary embedding are read, rope_scaling first") {
@@ -80,7 +138,7 @@ TEST_CASE("a rotary embedding that cannot be computed gives a reason, never a de
     CHECK(config.unsupported_reason.find(type) != std::string::npos);
   }
   CHECK_FALSE(parse(llama_config(R"(, "partial_rotary_factor": 0.5)")).decoder);
-  CHECK_FALSE(parse(llama_config(R"(, "hidden_act": "gelu")")).decoder);
+  CHECK_FALSE(parse(llama_config(R"(, "hidden_act": "no_such_function")")).decoder);
 }
 
 TEST_CASE("end-of-text ids come as integer, list or null, and generation_config.json precedes") {

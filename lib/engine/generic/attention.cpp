@@ -1,10 +1,11 @@
 #include "engine/generic/attention.h"
 
 #include <ATen/ops/from_blob.h>
-#include <ATen/ops/full.h>
 #include <ATen/ops/matmul.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/softmax.h>
+#include <ATen/ops/tanh.h>
 
 #include <limits>
 #include <optional>
@@ -14,7 +15,15 @@
 namespace lora::engine {
 namespace {
 
-constexpr float kLowest = std::numeric_limits<float>::lowest();
+// What attention may look at; none where causality alone, or nothing, hides positions. A causal
+// pass with padding has both in its mask.
+std::optional<at::Tensor> mask_of(const AttentionSettings& settings, const SequencePass& pass,
+                                  std::int64_t time) {
+  if (settings.window == 0 || settings.window >= time)
+    return pass.mask.defined() ? std::optional(pass.mask) : std::nullopt;
+  const at::Tensor mask = pass.mask.defined() ? pass.mask : causal_mask(time);
+  return mask.logical_and(at::ones({time, time}, at::kBool).triu(1 - settings.window));
+}
 
 }  // namespace
 
@@ -22,25 +31,24 @@ at::Tensor to_heads(const at::Tensor& x, std::int64_t heads) {
   return x.view({x.size(0), x.size(1), heads, x.size(2) / heads}).transpose(1, 2);
 }
 
-at::Tensor causal_mask(std::int64_t time) {
-  return at::full({time, time}, kLowest, at::kFloat).triu(1);
-}
+at::Tensor causal_mask(std::int64_t time) { return at::ones({time, time}, at::kBool).tril(); }
 
 at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                   const AttentionSettings& settings, const SequencePass& pass) {
+  const std::optional<at::Tensor> mask = mask_of(settings, pass, q.size(2));
+  const bool drops = pass.pass.dropout != nullptr && settings.dropout > 0;
   at::Tensor out;
-  if (pass.pass.dropout == nullptr || settings.dropout <= 0) {
-    // A causal pass with padding has both in its mask.
-    const bool is_causal = settings.is_causal && !pass.mask.defined();
-    const std::optional<at::Tensor> mask =
-        pass.mask.defined() ? std::optional(pass.mask) : std::nullopt;
-    out = at::scaled_dot_product_attention(q, k, v, mask, 0, is_causal, settings.scale);
+  if (!drops && settings.softcap == 0) {
+    out = at::scaled_dot_product_attention(q, k, v, mask, 0, settings.is_causal && !mask,
+                                           settings.scale);
   } else {
     at::Tensor scores = at::matmul(q, k.transpose(2, 3)).mul(settings.scale);
-    if (pass.mask.defined())
-      scores = scores.add(pass.mask);
-    else if (settings.is_causal)
-      scores = scores.add(causal_mask(q.size(2)));
+    if (settings.softcap != 0)
+      scores = at::tanh(scores.div(settings.softcap)).mul(settings.softcap);
+    // The lowest float, not an infinity: a row that sees nothing must not turn into NaN.
+    if (mask || settings.is_causal)
+      scores = scores.masked_fill((mask ? *mask : causal_mask(q.size(2))).logical_not(),
+                                  std::numeric_limits<float>::lowest());
     const at::Tensor weights =
         drop(at::softmax(scores, -1), settings.dropout, settings.stream, pass.pass);
     out = at::matmul(weights, v);
@@ -60,9 +68,8 @@ SequencePass make_pass(const TokenBatch& tokens, const Network& network, const P
   if (tokens.mask.empty()) return result;
   const at::Tensor present = at::from_blob(const_cast<std::uint8_t*>(tokens.mask.data()),
                                            {tokens.batch, 1, 1, tokens.time}, at::kByte);
-  result.mask = present.eq(0).to(at::kFloat).mul(kLowest);
-  if (network.is_causal())
-    result.mask = result.mask.add(causal_mask(tokens.time)).clamp_min(kLowest);
+  result.mask = present.ne(0);
+  if (network.is_causal()) result.mask = result.mask.logical_and(causal_mask(tokens.time));
   return result;
 }
 

@@ -10,7 +10,9 @@ namespace lora::engine {
 struct AttentionSettings {
   double scale = 1;
   bool is_causal = false;
-  double dropout = 0;  ///< of the weights, in training
+  std::int64_t window = 0;  ///< a position sees itself and window - 1 before it; 0: all
+  double softcap = 0;       ///< scores become cap * tanh(score / cap); 0: as they are
+  double dropout = 0;       ///< of the weights, in training
   std::uint64_t stream = 0;
 };
 
@@ -21,8 +23,7 @@ at::Tensor to_heads(const at::Tensor& x, std::int64_t heads);
 at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                   const AttentionSettings& settings, const SequencePass& pass);
 
-/// Added to scores: 0 where attention may look, the lowest float elsewhere (an infinity would turn
-/// rows of nothing but padding into NaN). f32 [time, time].
+/// Bool [time, time]: true where a position may look.
 at::Tensor causal_mask(std::int64_t time);
 
 }  // namespace lora::engine

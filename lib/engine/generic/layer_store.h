@@ -16,6 +16,7 @@ struct Norm {
   Parameter* weight = nullptr;
   Parameter* bias = nullptr;
   double eps = 0;
+  bool adds_one = false;  ///< an RMSNorm that multiplies by 1 + weight
 };
 
 /// An embedding table; ids equal to `padding` send no gradient to it.

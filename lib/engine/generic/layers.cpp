@@ -123,7 +123,8 @@ at::Tensor apply_layer_norm(const Norm& norm, const at::Tensor& x, const Pass& p
 
 at::Tensor apply_rms_norm(const Norm& norm, const at::Tensor& x, const Pass& pass) {
   const at::Tensor scale = at::rsqrt(x.square().mean(-1, true).add(norm.eps));
-  return x.mul(scale).mul(norm.weight->value(pass.with_adapters));
+  const at::Tensor& weight = norm.weight->value(pass.with_adapters);
+  return x.mul(scale).mul(norm.adds_one ? weight.add(1) : weight);
 }
 
 at::Tensor drop(const at::Tensor& x, double rate, std::uint64_t stream, const Pass& pass) {

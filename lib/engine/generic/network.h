@@ -15,8 +15,8 @@ struct SequencePass {
   Pass pass;
   at::Tensor ids;          ///< I64 [batch, time]
   at::Tensor token_types;  ///< I64 [batch, time]; undefined: all 0
-  at::Tensor mask;         ///< f32 [batch, 1, 1 or time, time], added to attention scores; may be
-                           ///< undefined
+  at::Tensor mask;         ///< bool [batch, 1, 1 or time, time], true where attention may look; may
+                           ///< be undefined. Rows that see nothing attend to nothing (zeros).
 };
 
 class Network {
@@ -47,6 +47,6 @@ SequencePass make_pass(const TokenBatch& tokens, const Network& network, const P
 std::unique_ptr<Network> make_gpt2_network(const ModelOptions& options);
 std::unique_ptr<Network> make_bert_network(const ModelOptions& options);
 std::unique_ptr<Network> make_gpt_neox_network(const ModelOptions& options);
-std::unique_ptr<Network> make_llama_network(const ModelOptions& options);
+std::unique_ptr<Network> make_decoder_network(const ModelOptions& options);
 
 }  // namespace lora::engine

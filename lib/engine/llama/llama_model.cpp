@@ -5,6 +5,7 @@
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 
 #include "engine/bridge.h"
@@ -189,6 +190,18 @@ std::vector<std::int64_t> LlamaModel::generate(const std::vector<std::int64_t>& 
 }
 
 }  // namespace
+
+bool has_fast_step(const DecoderConfig& config) {
+  return config.activation == "silu" && !config.norm_adds_one &&
+         config.norm_places == DecoderConfig::NormPlaces::before &&
+         config.head_norm == DecoderConfig::HeadNorm::none && !config.has_fused_projections &&
+         config.embedding_multiplier == 1 && config.residual_multiplier == 1 &&
+         config.attention_scale == 1 / std::sqrt(static_cast<double>(config.head_dim)) &&
+         config.logits_divisor == 1 && config.attention_softcap == 0 &&
+         config.logits_softcap == 0 && config.attention_dropout == 0 &&
+         config.residual_dropout == 0 && config.slides.empty() &&
+         config.rope.rotary_fraction == 1 && !config.sliding_rope && !config.experts;
+}
 
 std::unique_ptr<Model> make_llama(const ModelOptions& options) {
   return std::make_unique<LlamaModel>(options);

@@ -36,15 +36,14 @@ LlamaLayer LlamaNetwork::make_layer(std::int64_t index) {
   const std::string attention = path + "self_attn.";
   const std::string mlp = path + "mlp.";
   const std::int64_t hidden = config_.hidden_size;
-  const std::int64_t queries = config_.num_heads * config_.head_dim;
-  const std::int64_t keys = config_.num_kv_heads * config_.head_dim;
+  const std::int64_t queries = config_.query_width();
+  const std::int64_t keys = config_.key_width();
   const std::int64_t inner = config_.intermediate_size;
-  const bool bias = config_.attention_bias;
   return {&source_.add(path + "input_layernorm.weight", {hidden}),
-          make_linear(attention + "q_proj", hidden, queries, bias),
-          make_linear(attention + "k_proj", hidden, keys, bias),
-          make_linear(attention + "v_proj", hidden, keys, bias),
-          make_linear(attention + "o_proj", queries, hidden, bias),
+          make_linear(attention + "q_proj", hidden, queries, config_.qkv_bias),
+          make_linear(attention + "k_proj", hidden, keys, config_.qkv_bias),
+          make_linear(attention + "v_proj", hidden, keys, config_.qkv_bias),
+          make_linear(attention + "o_proj", queries, hidden, config_.output_bias),
           &source_.add(path + "post_attention_layernorm.weight", {hidden}),
           make_linear(mlp + "gate_proj", hidden, inner, config_.mlp_bias),
           make_linear(mlp + "up_proj", hidden, inner, config_.mlp_bias),

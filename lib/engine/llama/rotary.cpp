@@ -7,6 +7,7 @@
 #include <ATen/ops/pow.h>
 #include <ATen/ops/reciprocal.h>
 #include <ATen/ops/sin.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>
 
 #include <algorithm>
@@ -36,7 +37,7 @@ at::Tensor llama3_bands(const at::Tensor& frequencies, const RopeConfig& rope) {
 
 }  // namespace
 
-at::Tensor rotary_frequencies(const RopeConfig& rope, std::int64_t dim) {
+at::Tensor rotary_frequencies(const RopeConfig& rope, std::int64_t dim, bool is_long) {
   const at::Tensor exponents = at::arange(0, dim, 2, at::kLong).to(at::kFloat).div(dim);
   const at::Tensor plain = at::pow(rope.theta, exponents).reciprocal();
   switch (rope.type) {
@@ -46,16 +47,32 @@ at::Tensor rotary_frequencies(const RopeConfig& rope, std::int64_t dim) {
       return plain.div(rope.factor);
     case RopeConfig::Type::llama3:
       return llama3_bands(plain, rope);
+    case RopeConfig::Type::longrope:
+      return at::pow(rope.theta, exponents)
+          .mul(at::tensor(is_long ? rope.long_factor : rope.short_factor, at::kFloat))
+          .reciprocal();
   }
   return plain;
 }
 
+RotaryTable::RotaryTable(const RopeConfig& rope, std::int64_t dim)
+    : rope_(rope),
+      dim_(static_cast<std::int64_t>(static_cast<double>(dim) * rope.rotary_fraction)),
+      frequencies_(rotary_frequencies(rope, dim_)) {}
+
 void RotaryTable::reserve(std::int64_t positions) {
+  const bool is_long = rope_.type == RopeConfig::Type::longrope &&
+                       positions > rope_.original_max_position_embeddings;
+  if (is_long != is_long_) {
+    is_long_ = is_long;
+    frequencies_ = rotary_frequencies(rope_, dim_, is_long);
+    cos_ = sin_ = at::Tensor();
+  }
   if (cos_.defined() && cos_.size(0) >= positions) return;
   const std::int64_t size = cos_.defined() ? std::max(positions, 2 * cos_.size(0)) : positions;
   const at::Tensor angles = at::outer(at::arange(size, at::kFloat), frequencies_);
-  cos_ = at::cos(angles);
-  sin_ = at::sin(angles);
+  cos_ = at::cos(angles).mul(rope_.attention_factor);
+  sin_ = at::sin(angles).mul(rope_.attention_factor);
 }
 
 const float* RotaryTable::cos(std::int64_t position) const {

@@ -13,42 +13,10 @@
 #include <vector>
 
 #include "lora/base/dtype.h"
+#include "lora/checkpoint/decoder_config.h"
 #include "lora/format/json.h"
 
 namespace lora {
-
-/// Rotary embedding, from `rope_parameters` (transformers 5), `rope_scaling` + `rope_theta` (4.x)
-/// or the architecture's default, in that order of precedence.
-struct RopeConfig {
-  enum class Type { plain, linear, llama3 };
-  Type type = Type::plain;
-  double theta = 10000;
-  double factor = 1;
-  double low_freq_factor = 1;
-  double high_freq_factor = 4;
-  std::int64_t original_max_position_embeddings = 0;
-};
-
-/// A Llama-like decoder (model_type llama, mistral without sliding window).
-struct DecoderConfig {
-  std::int64_t vocab_size = 0;
-  std::int64_t hidden_size = 0;
-  std::int64_t intermediate_size = 0;
-  std::int64_t num_layers = 0;
-  std::int64_t num_heads = 0;
-  std::int64_t num_kv_heads = 0;
-  std::int64_t head_dim = 0;
-  std::int64_t max_position_embeddings = 0;
-  double rms_norm_eps = 1e-6;
-  bool attention_bias = false;
-  bool mlp_bias = false;
-  bool tie_word_embeddings = false;
-  double initializer_range = 0.02;  ///< standard deviation of fresh weights
-  RopeConfig rope;
-  std::vector<std::int64_t> eos_token_ids;  ///< an integer or a list in the file; may be empty
-  std::optional<std::int64_t> bos_token_id;
-  std::optional<std::int64_t> pad_token_id;
-};
 
 /// What a transformer does with its last hidden states.
 struct HeadConfig {
@@ -150,7 +118,7 @@ struct ModelConfig {
   std::string dtype;         ///< `dtype` or `torch_dtype` ("bfloat16"), empty when absent
   std::string quantization;  ///< quantization_config.quant_method, empty when not quantised
   bool tie_word_embeddings = false;
-  /// Sizes of a llama or mistral model, whether or not the engine can run it.
+  /// Sizes of a decoder of the Llama kind, whether or not the engine can run it.
   std::optional<DecoderConfig> layout;
   /// The same, set only when the engine can run it as decoder.
   std::optional<DecoderConfig> decoder;
