@@ -182,9 +182,9 @@ TEST_CASE("what cannot be trained here is refused by name") {
   refuses(ErrorKind::unsupported, "TOKEN_CLS", [](AdapterConfig& c) { c.task_type = "TOKEN_CLS"; });
   refuses(ErrorKind::unsupported, "ensure_weight_tying",
           [](AdapterConfig& c) { c.other["ensure_weight_tying"] = true; });
-  refuses(ErrorKind::usage, "lora_bias and use_dora", [](AdapterConfig& c) {
-    c.lora_bias = true;
-    c.use_dora = true;
+  refuses(ErrorKind::usage, "layers_to_transform cannot be used", [](AdapterConfig& c) {
+    c.target_modules = std::string("fc1");
+    c.layers_to_transform = {0};
   });
   refuses(ErrorKind::usage, "--rank is 0", [](AdapterConfig& c) { c.rank = 0; });
   refuses(ErrorKind::usage, "--dropout", [](AdapterConfig& c) { c.dropout = 1; });
