@@ -186,7 +186,7 @@ TEST_CASE("kinds without a layer here and other arithmetic are refused by name",
   refuses("layer_replication", [](Adapter& a) {
     a.config.other["layer_replication"] = JsonArray{JsonArray{0, 1}};
   });
-  refuses("pissa", [](Adapter& a) { a.config.init_lora_weights = Json("pissa"); });
+  refuses("corda", [](Adapter& a) { a.config.init_lora_weights = Json("corda"); });
 }
 
 TEST_CASE("an mlp takes plain LoRA only", "[engine]") {

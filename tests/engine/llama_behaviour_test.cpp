@@ -89,10 +89,10 @@ TEST_CASE("a magnitude that is no vector of the layer's outputs does not fit", "
                 [&] { golden.adapted(false); });
 }
 
-TEST_CASE("an initialisation that changed the base is refused by name", "[engine]") {
+TEST_CASE("an initialisation that changed the base by data is refused by name", "[engine]") {
   GoldenCase golden("llama_plain");
-  golden.adapter.config.init_lora_weights = "pissa";
-  require_error(ErrorKind::unsupported, "pissa", [&] { golden.adapted(false); });
+  golden.adapter.config.init_lora_weights = "corda";
+  require_error(ErrorKind::unsupported, "corda", [&] { golden.adapted(false); });
 }
 
 TEST_CASE("a base that lacks parameters of its configuration is malformed", "[engine]") {

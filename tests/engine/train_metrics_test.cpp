@@ -64,8 +64,9 @@ TEST_CASE("cutting a file that is not there does nothing") {
   REQUIRE(testing::entry_count(folder.path()) == 0);
 }
 
-TEST_CASE("a full disk under metrics.jsonl is an output error naming the file") {
+TEST_CASE("lines wait while the disk is full, and a checkpoint is refused until they are written") {
   if (!std::filesystem::exists("/dev/full")) return;
   MetricsFile metrics("/dev/full");
-  testing::require_error(ErrorKind::output, "/dev/full", [&] { metrics.append(EvalMetrics{}); });
+  metrics.append(EvalMetrics{});
+  testing::require_error(ErrorKind::output, "/dev/full", [&] { metrics.sync(); });
 }

@@ -40,7 +40,7 @@ TEST_CASE("settings no run can have are refused by flag") {
   refuses("--betas is [0.9,1.0]", [](TrainOptions& o) { o.beta2 = 1; });
   refuses("--eps", [](TrainOptions& o) { o.eps = 0; });
   refuses("--loss-on", [](TrainOptions& o) { o.loss_on = "prompt"; });
-  refuses("--init", [](TrainOptions& o) { o.init = "pissa"; });
+  refuses("--init", [](TrainOptions& o) { o.init = "corda"; });
   refuses("--keep", [](TrainOptions& o) { o.keep = 0; });
   refuses("--save-every", [](TrainOptions& o) { o.save_every = -1; });
   refuses("--early-stop needs", [](TrainOptions& o) { o.early_stop = 1; });
