@@ -58,7 +58,7 @@ FAMILIES: dict[str, tuple[str, dict[str, object], object]] = {
     ),
     "granite": (
         "Granite",
-        dict(embedding_multiplier=12.0, logits_scaling=8.0, residual_multiplier=0.22, attention_multiplier=0.1),
+        dict(embedding_multiplier=6.0, logits_scaling=1.5, residual_multiplier=0.6, attention_multiplier=0.1),
         "all-linear",
     ),
     "olmo2": ("Olmo2", dict(), "all-linear"),
