@@ -121,6 +121,26 @@ TEST_CASE("LV307: parts that PEFT renames on loading may carry no name at all") 
   forbid_rule(sample.run(config, with_magnitudes("")), "LV307");
 }
 
+TEST_CASE("LV307: the second name of a saved bias is PEFT's own, of a saved weight it is not") {
+  VerifyCase sample;
+  AdapterConfig config = config_on({"q", "up"});
+  config.modules_to_save = {"head"};
+  const auto with_second_name = [](const std::string& parameter) {
+    TensorMap tensors = clean();
+    tensors[kPrefix + "head.dense." + parameter] = normal_tensor("head", {5, 6});
+    tensors[kPrefix + "head.modules_to_save.default.dense." + parameter] =
+        tensors.at(kPrefix + "head.dense." + parameter);
+    return tensors;
+  };
+  config.bias = BiasMode::all;
+  forbid_rule(sample.run(config, with_second_name("bias")), "LV307");
+  require_rule(sample.run(config, with_second_name("weight")), "LV307", Severity::error,
+               "still carry");
+  config.bias = BiasMode::none;
+  require_rule(sample.run(config, with_second_name("bias")), "LV307", Severity::error,
+               "still carry");
+}
+
 TEST_CASE("LV307: several adapters in one file are named, and nothing else is said about them") {
   VerifyCase sample;
   sample.set_base(stack(""));

@@ -122,6 +122,12 @@ bool is_found_by_peft(const ParsedKey& parsed, const std::string& key) {
          (parsed.role != KeyRole::magnitude || key.ends_with(".weight"));
 }
 
+// With bias="all" PEFT writes a saved module's biases under its own names and those of a file.
+bool is_second_name(const ParsedKey& parsed, const AdapterConfig& config) {
+  return config.bias == BiasMode::all && parsed.role == KeyRole::saved &&
+         parsed.parameter == "bias";
+}
+
 void several_adapters(const Adapter& adapter, Report& report) {
   Names listed{quoted(adapter.name)};
   for (const auto& [name, tensors] : adapter.others)
@@ -144,7 +150,8 @@ void adapter_name(const Subject& subject, Report& report) {
   std::map<bool, Names> named;
   for (const std::string& key : adapter.unclean_keys) {
     const ParsedKey parsed = parse_key(key);
-    if (parsed.wrappers.empty() && parsed.has_peft_prefix && !parsed.adapter_name.empty())
+    if (parsed.wrappers.empty() && parsed.has_peft_prefix && !parsed.adapter_name.empty() &&
+        !is_second_name(parsed, adapter.config))
       named[is_found_by_peft(parsed, key)].push_back(key);
   }
   for (const auto& [is_found, keys] : named)

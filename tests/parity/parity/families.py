@@ -277,12 +277,14 @@ def gpt2_two_adapters_at_once(context: Context) -> None:
 
 
 @case
-def pissa_is_refused(context: Context) -> None:
+def corda_is_refused(context: Context) -> None:
+    """An initialisation that changed the base by data which is not at hand."""
     base = make_gpt2(context)
-    model = get_peft_model(
-        open_model(base), LoraConfig(target_modules=["c_attn"], init_lora_weights="pissa", task_type="CAUSAL_LM")
-    )
+    model = get_peft_model(open_model(base), LoraConfig(target_modules=["c_attn"], task_type="CAUSAL_LM"))
     model.save_pretrained(context.folder / "adapter")
+    config = json.loads((context.folder / "adapter/adapter_config.json").read_text())
+    config["init_lora_weights"] = "corda"
+    (context.folder / "adapter/adapter_config.json").write_text(json.dumps(config))
     from safetensors.torch import save_file
 
     save_file(inputs_of(), context.folder / "input.safetensors")

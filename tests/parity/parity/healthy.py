@@ -142,14 +142,11 @@ CONFIGURATIONS: dict[str, tuple[str, dict[str, object]]] = {
     "roberta_classifier": ("roberta_cls", {"task_type": "SEQ_CLS"}),
     "roberta_bias_all": ("roberta_cls", {"task_type": "SEQ_CLS", "bias": "all", "use_dora": True}),
     "roberta_tokens": ("roberta_tokens", {"task_type": "TOKEN_CLS", "target_modules": ["key", "output.dense"]}),
-    "roberta_language": ("roberta", {"target_modules": ["query", "word_embeddings", "lm_head.dense"]}),
     "roberta_language_bias": ("roberta", {"target_modules": ["query"], "bias": "all"}),
-    "distilbert_classifier": ("distilbert_cls", {"task_type": "SEQ_CLS", "target_modules": ["q_lin", "lin1"]}),
     "distilbert_all_linear": ("distilbert", {"target_modules": "all-linear"}),
     "gpt_neox_default": ("gpt_neox", CAUSAL),
     "gpt_neox_all_linear": ("gpt_neox", {**CAUSAL, "target_modules": "all-linear", "bias": "all"}),
     "gpt_neox_saved_head": ("gpt_neox", {**CAUSAL, "modules_to_save": ["lm_head"]}),
-    "gpt_neox_tied_embedding": ("gpt_neox_tied", {**CAUSAL, "target_modules": ["embed_in", "dense"]}),
     "bert_dora": ("bert_tokens", {"task_type": "TOKEN_CLS", "use_dora": True}),
 }
 
@@ -159,6 +156,15 @@ WARNED: dict[str, tuple[str, dict[str, object], set[str]]] = {
     "pissa": ("llama", {**CAUSAL, "init_lora_weights": "pissa"}, {"LV212"}),
     "saved_norms": ("llama", {**CAUSAL, "modules_to_save": ["norm"]}, {"LV209"}),
     "tied_head": ("llama_tied", {**CAUSAL, "target_modules": ["lm_head"]}, {"LV315"}),
+    "roberta_language": (
+        "roberta", {"target_modules": ["query", "word_embeddings", "lm_head.dense"]}, {"LV315"},
+    ),
+    "distilbert_classifier": (
+        "distilbert_cls", {"task_type": "SEQ_CLS", "target_modules": ["q_lin", "lin1"]}, {"LV209"},
+    ),
+    "gpt_neox_tied_embedding": (
+        "gpt_neox_tied", {**CAUSAL, "target_modules": ["embed_in", "dense"]}, {"LV315"},
+    ),
     "alpha_overlap": (
         "llama", {**CAUSAL, "alpha_pattern": {"layers.0.self_attn.q_proj": 4, "q_proj": 2}}, {"LV208"}),
 }
