@@ -48,6 +48,12 @@ std::optional<double> ConfigFields::number(std::string_view key) const {
   return number;
 }
 
+double ConfigFields::positive(std::string_view key, double fallback) const {
+  const double value = number(key).value_or(fallback);
+  if (!(value > 0 && value < 1e300)) throw wrong(key, dump_json(value), "a positive number");
+  return value;
+}
+
 std::optional<bool> ConfigFields::boolean(std::string_view key) const {
   const Json* value = find(key);
   if (value == nullptr) return std::nullopt;

@@ -25,6 +25,8 @@ class ConfigFields {
   std::optional<std::int64_t> integer(std::string_view key, std::int64_t least,
                                       std::int64_t most) const;
   std::optional<double> number(std::string_view key) const;
+  /// A number above zero, or the fallback when the field is absent.
+  double positive(std::string_view key, double fallback) const;
   std::optional<bool> boolean(std::string_view key) const;
   std::optional<std::string> text(std::string_view key) const;
   std::optional<std::vector<std::string>> texts(std::string_view key) const;

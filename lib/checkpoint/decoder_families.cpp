@@ -113,10 +113,10 @@ std::string read_gemma2(const ConfigFields& fields, DecoderConfig& decoder) {
   std::string reason = read_gemma(fields, decoder);
   decoder.activation = activation;
   decoder.norm_places = DecoderConfig::NormPlaces::around;
-  decoder.attention_scale = 1 / std::sqrt(positive_or(fields, "query_pre_attn_scalar", 256));
+  decoder.attention_scale = 1 / std::sqrt(fields.positive("query_pre_attn_scalar", 256));
   const auto cap = [&](const char* key, double fallback) {
     if (!fields.has(key)) return fallback;
-    return fields.number(key) ? positive_or(fields, key, 1) : 0.0;
+    return fields.number(key) ? fields.positive(key, 1) : 0.0;
   };
   decoder.attention_softcap = cap("attn_logit_softcapping", 50);
   decoder.logits_softcap = cap("final_logit_softcapping", 30);
@@ -151,10 +151,10 @@ std::string read_phi3(const ConfigFields& fields, DecoderConfig& decoder) {
 
 std::string read_granite(const ConfigFields& fields, DecoderConfig& decoder) {
   read_llama(fields, decoder);
-  decoder.embedding_multiplier = positive_or(fields, "embedding_multiplier", 1);
-  decoder.residual_multiplier = positive_or(fields, "residual_multiplier", 1);
-  decoder.attention_scale = positive_or(fields, "attention_multiplier", 1);
-  decoder.logits_divisor = positive_or(fields, "logits_scaling", 1);
+  decoder.embedding_multiplier = fields.positive("embedding_multiplier", 1);
+  decoder.residual_multiplier = fields.positive("residual_multiplier", 1);
+  decoder.attention_scale = fields.positive("attention_multiplier", 1);
+  decoder.logits_divisor = fields.positive("logits_scaling", 1);
   return {};
 }
 

@@ -1,34 +1,20 @@
 #include "checkpoint/gpt_neox_config.h"
 
 #include "checkpoint/head_config.h"
+#include "checkpoint/parse_rope.h"
 
 namespace lora {
 namespace {
-
-double positive(const ConfigFields& fields, std::string_view key, double fallback) {
-  const double value = fields.number(key).value_or(fallback);
-  if (!(value > 0 && value < 1e300)) throw fields.wrong(key, dump_json(value), "a positive number");
-  return value;
-}
 
 // Sets rope and rotary_size. Returns why the engine cannot compute the positions, empty when it
 // can. Older files have rotary_emb_base and rotary_pct in place of rope_parameters.
 std::string read_positions(GptNeoxConfig& neox, const ConfigFields& top,
                            const std::string& context) {
-  const Json empty{JsonObject()};
-  const Json* values = &empty;
-  std::string prefix;
-  for (const char* key : {"rope_scaling", "rope_parameters"}) {
-    const Json* found = top.object(key);
-    if (found == nullptr || found->as_object()->empty()) continue;
-    values = found;
-    prefix = std::string(key) + ".";
-    break;
-  }
-  const ConfigFields fields(*values, context, prefix);
-  neox.rope.theta = positive(fields, "rope_theta", positive(top, "rotary_emb_base", 10000));
+  const RopeObject object = rope_object(top);
+  const ConfigFields fields(object.values, context, object.prefix);
+  neox.rope.theta = fields.positive("rope_theta", top.positive("rotary_emb_base", 10000));
   const bool is_inside = fields.has("partial_rotary_factor");
-  const double part = positive(fields, "partial_rotary_factor", positive(top, "rotary_pct", 0.25));
+  const double part = fields.positive("partial_rotary_factor", top.positive("rotary_pct", 0.25));
   const auto head_size = static_cast<double>(neox.hidden_size / neox.num_heads);
   neox.rotary_size = part <= 1 ? static_cast<std::int64_t>(head_size * part) : 0;
   if (neox.rotary_size < 2 || neox.rotary_size % 2 != 0)
@@ -41,7 +27,7 @@ std::string read_positions(GptNeoxConfig& neox, const ConfigFields& top,
   if (type == "linear") {
     if (!fields.number("factor")) throw fields.missing("factor", "a number for rope type linear");
     neox.rope.type = RopeConfig::Type::linear;
-    neox.rope.factor = positive(fields, "factor", 1);
+    neox.rope.factor = fields.positive("factor", 1);
   } else if (type != "default") {
     return "rope type \"" + type + "\" is not supported, expected default or linear";
   }

@@ -60,8 +60,8 @@ void parse_decoder(ModelConfig& config, const std::string& context) {
   decoder.embedding_class = "Embedding";
   read_sizes(fields, family, decoder);
   decoder.activation = fields.text(family.activation_key).value_or(std::string(family.activation));
-  decoder.rms_norm_eps = positive_or(fields, "rms_norm_eps", family.rms_norm_eps);
-  decoder.initializer_range = positive_or(fields, "initializer_range", 0.02);
+  decoder.rms_norm_eps = fields.positive("rms_norm_eps", family.rms_norm_eps);
+  decoder.initializer_range = fields.positive("initializer_range", 0.02);
   decoder.attention_dropout = dropout_rate(fields, "attention_dropout", 0);
   decoder.attention_scale = 1 / std::sqrt(static_cast<double>(decoder.head_dim));
   decoder.tie_word_embeddings = config.tie_word_embeddings;

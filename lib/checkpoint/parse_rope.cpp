@@ -8,12 +8,10 @@
 namespace lora {
 namespace {
 
-bool is_positive(double value) { return value > 0 && value < 1e300; }
-
 double required_positive(const ConfigFields& fields, std::string_view key,
                          const std::string& rope_type) {
   if (!fields.number(key)) throw fields.missing(key, "a number for rope type " + rope_type);
-  return positive_or(fields, key, 1);
+  return fields.positive(key, 1);
 }
 
 std::vector<double> factors(const Json& values, const ConfigFields& fields, std::string_view key,
@@ -26,7 +24,7 @@ std::vector<double> factors(const Json& values, const ConfigFields& fields, std:
   std::vector<double> result;
   for (const Json& item : *array) {
     const auto number = item.as_double();
-    if (!number || !is_positive(*number))
+    if (!number || !(*number > 0 && *number < 1e300))
       throw fields.wrong(key, dump_json(item), "positive numbers");
     result.push_back(*number);
   }
@@ -49,11 +47,11 @@ void parse_longrope(const Json& values, const ConfigFields& fields, const Decode
                     RopeConfig& rope) {
   rope.type = RopeConfig::Type::longrope;
   const auto original = static_cast<double>(rope.original_max_position_embeddings);
-  rope.factor = positive_or(fields, "factor",
-                            static_cast<double>(decoder.max_position_embeddings) / original);
-  rope.attention_factor =
-      positive_or(fields, "attention_factor",
-                  rope.factor <= 1 ? 1 : std::sqrt(1 + std::log(rope.factor) / std::log(original)));
+  rope.factor =
+      fields.positive("factor", static_cast<double>(decoder.max_position_embeddings) / original);
+  rope.attention_factor = fields.positive(
+      "attention_factor",
+      rope.factor <= 1 ? 1 : std::sqrt(1 + std::log(rope.factor) / std::log(original)));
   const auto rotated =
       static_cast<std::int64_t>(static_cast<double>(decoder.head_dim) * rope.rotary_fraction);
   const auto count = static_cast<std::size_t>(rotated / 2);
@@ -65,7 +63,7 @@ void parse_longrope(const Json& values, const ConfigFields& fields, const Decode
 std::string parse_values(const Json& values, const ConfigFields& fields, const ConfigFields& top,
                          const RopeDefaults& defaults, const DecoderConfig& decoder,
                          RopeConfig& rope) {
-  rope.theta = positive_or(fields, "rope_theta", rope.theta);
+  rope.theta = fields.positive("rope_theta", rope.theta);
   const std::string type =
       fields.text("rope_type").value_or(fields.text("type").value_or("default"));
   const char* partial_key = "partial_rotary_factor";
@@ -110,26 +108,22 @@ bool is_filled(const Json* object) { return object != nullptr && !object->as_obj
 
 }  // namespace
 
-double positive_or(const ConfigFields& fields, std::string_view key, double fallback) {
-  const double value = fields.number(key).value_or(fallback);
-  if (!is_positive(value)) throw fields.wrong(key, dump_json(value), "a positive number");
-  return value;
+RopeObject rope_object(const ConfigFields& top) {
+  static const Json none{JsonObject()};
+  for (const char* key : {"rope_scaling", "rope_parameters"})
+    if (const Json* found = top.object(key); is_filled(found))
+      return {*found, std::string(key) + "."};
+  return {none, {}};
 }
 
 std::string parse_rope(const Json& document, const std::string& context,
                        const RopeDefaults& defaults, DecoderConfig& decoder) {
   const ConfigFields top(document, context);
   RopeConfig& rope = decoder.rope;
-  rope.theta = positive_or(top, "rope_theta", defaults.theta);
-  // transformers takes rope_scaling first and skips an empty object of either name.
-  for (const char* key : {"rope_scaling", "rope_parameters"}) {
-    const Json* found = top.object(key);
-    if (!is_filled(found)) continue;
-    const ConfigFields fields(*found, context, std::string(key) + ".");
-    return parse_values(*found, fields, top, defaults, decoder, rope);
-  }
-  const Json empty{JsonObject()};
-  return parse_values(empty, ConfigFields(empty, context), top, defaults, decoder, rope);
+  rope.theta = top.positive("rope_theta", defaults.theta);
+  const RopeObject object = rope_object(top);
+  const ConfigFields fields(object.values, context, object.prefix);
+  return parse_values(object.values, fields, top, defaults, decoder, rope);
 }
 
 std::string parse_layered_rope(const Json& document, const std::string& context,
@@ -139,7 +133,7 @@ std::string parse_layered_rope(const Json& document, const std::string& context,
   const Json* parameters = top.object("rope_parameters");
   const auto embedding_of = [&](const char* layers, const char* theta_key, double theta,
                                 const Json* scaling, RopeConfig& rope) {
-    rope.theta = positive_or(top, theta_key, theta);
+    rope.theta = top.positive(theta_key, theta);
     const std::string prefix = "rope_parameters." + std::string(layers) + ".";
     const Json* found = parameters
                             ? ConfigFields(*parameters, context, "rope_parameters.").object(layers)

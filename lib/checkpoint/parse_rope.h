@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "checkpoint/config_fields.h"
 #include "lora/checkpoint/decoder_config.h"
 #include "lora/format/json.h"
 
@@ -13,6 +14,14 @@ struct RopeDefaults {
   bool has_partial_rotation = false;  ///< the family honours partial_rotary_factor
 };
 
+/// The object that describes the embedding, and what its fields are called in messages: that of
+/// rope_scaling before that of rope_parameters, of which transformers skips an empty one.
+struct RopeObject {
+  const Json& values;
+  std::string prefix;
+};
+RopeObject rope_object(const ConfigFields& top);
+
 /// Fills decoder.rope. Returns why the engine cannot compute this embedding, empty when it can.
 std::string parse_rope(const Json& document, const std::string& context,
                        const RopeDefaults& defaults, DecoderConfig& decoder);
@@ -21,8 +30,5 @@ std::string parse_rope(const Json& document, const std::string& context,
 /// `rope_parameters`, or in `rope_theta`, `rope_scaling` and `rope_local_base_freq`.
 std::string parse_layered_rope(const Json& document, const std::string& context,
                                DecoderConfig& decoder);
-
-/// A number above zero, or the fallback when the field is absent.
-double positive_or(const class ConfigFields& fields, std::string_view key, double fallback);
 
 }  // namespace lora

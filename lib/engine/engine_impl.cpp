@@ -12,6 +12,10 @@
 #include "engine/train/train.h"
 #include "lora/adapter/manifest.h"
 
+#ifndef INTRA_OP_PARALLEL
+#error "at::parallel_for would run on one thread: compile the engine with OpenMP (LoraTorch.cmake)"
+#endif
+
 namespace lora::engine {
 namespace {
 

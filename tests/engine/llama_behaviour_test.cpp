@@ -1,6 +1,7 @@
 #include "golden_case.h"
 //
 #include "engine/linear.h"
+#include "engine/llama/llama_model.h"
 
 namespace lora {
 namespace {
@@ -87,6 +88,15 @@ TEST_CASE("a magnitude that is no vector of the layer's outputs does not fit", "
   golden.adapter.modules[0].magnitude = golden.adapter.modules[0].a;
   require_error(ErrorKind::incompatible, "the magnitude of model.layers.0.mlp.down_proj",
                 [&] { golden.adapted(false); });
+}
+
+TEST_CASE("a window over all positions leaves a decoder the fast step", "[engine]") {
+  DecoderConfig config = *GoldenCase("decoder_mistral").base.config->decoder;
+  CHECK_FALSE(engine::has_fast_step(config));
+  config.sliding_window = config.max_position_embeddings - 1;
+  CHECK_FALSE(engine::has_fast_step(config));
+  config.sliding_window = config.max_position_embeddings;
+  CHECK(engine::has_fast_step(config));
 }
 
 TEST_CASE("an initialisation that changed the base by data is refused by name", "[engine]") {

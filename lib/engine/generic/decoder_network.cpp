@@ -182,7 +182,6 @@ class DecoderNetwork final : public Network {
                        const SequencePass& pass) const {
     const Projections projected = project(layer, x, pass.pass);
     const RotaryTable& rotary = layer.slides && sliding_rotary_ ? *sliding_rotary_ : rotary_;
-    const std::int64_t size = 2 * rotary.half();
     const at::Tensor q = heads(projected.q, config_.num_heads, layer.q_norm, pass.pass);
     const at::Tensor k = heads(projected.k, config_.num_kv_heads, layer.k_norm, pass.pass);
     const at::Tensor v = to_heads(projected.v, config_.num_kv_heads);
@@ -193,8 +192,8 @@ class DecoderNetwork final : public Network {
     settings.softcap = config_.attention_softcap;
     settings.dropout = config_.attention_dropout;
     settings.stream = stream_of(layer.path + ".self_attn.dropout");
-    const at::Tensor out = attend(rotate(q, rotary, size), repeated(rotate(k, rotary, size)),
-                                  repeated(v), settings, pass);
+    const at::Tensor out =
+        attend(rotate(q, rotary), repeated(rotate(k, rotary)), repeated(v), settings, pass);
     return apply_dense(*layer.o, out, pass.pass);
   }
 

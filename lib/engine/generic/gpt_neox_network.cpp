@@ -114,8 +114,7 @@ class GptNeoxNetwork final : public Network {
     settings.dropout = config_.attention_dropout;
     settings.stream = stream_of(block.path + ".attention.dropout");
     const at::Tensor out =
-        attend(rotate(part(0), rotary_, config_.rotary_size),
-               rotate(part(1), rotary_, config_.rotary_size), part(2), settings, pass);
+        attend(rotate(part(0), rotary_), rotate(part(1), rotary_), part(2), settings, pass);
     return apply_dense(*block.attention_out, out, pass.pass);
   }
 

@@ -5,8 +5,9 @@
 
 namespace lora::engine {
 
-at::Tensor rotate(const at::Tensor& x, const RotaryTable& table, std::int64_t size) {
-  const std::int64_t half = size / 2;
+at::Tensor rotate(const at::Tensor& x, const RotaryTable& table) {
+  const std::int64_t half = table.half();
+  const std::int64_t size = 2 * half;
   const auto factors = [&](const float* values) {
     return at::from_blob(const_cast<float*>(values), {x.size(2), half}, at::kFloat);
   };

@@ -7,8 +7,9 @@
 
 namespace lora::engine {
 
-/// The first `size` values of each head of x [batch, heads, time, dim] rotated by their positions,
-/// the first half with the second; the others as they are. `table` is reserved for `time`.
-at::Tensor rotate(const at::Tensor& x, const RotaryTable& table, std::int64_t size);
+/// The first 2 * table.half() values of each head of x [batch, heads, time, dim] rotated by their
+/// positions, the first half with the second; the others as they are. `table` is reserved for
+/// `time`.
+at::Tensor rotate(const at::Tensor& x, const RotaryTable& table);
 
 }  // namespace lora::engine

@@ -192,6 +192,9 @@ std::vector<std::int64_t> LlamaModel::generate(const std::vector<std::int64_t>& 
 }  // namespace
 
 bool has_fast_step(const DecoderConfig& config) {
+  // A window over all positions is none, and sequences are never longer.
+  const bool hides_positions =
+      !config.slides.empty() && config.sliding_window < config.max_position_embeddings;
   return config.activation == "silu" && !config.norm_adds_one &&
          config.norm_places == DecoderConfig::NormPlaces::before &&
          config.head_norm == DecoderConfig::HeadNorm::none && !config.has_fused_projections &&
@@ -199,8 +202,8 @@ bool has_fast_step(const DecoderConfig& config) {
          config.attention_scale == 1 / std::sqrt(static_cast<double>(config.head_dim)) &&
          config.logits_divisor == 1 && config.attention_softcap == 0 &&
          config.logits_softcap == 0 && config.attention_dropout == 0 &&
-         config.residual_dropout == 0 && config.slides.empty() &&
-         config.rope.rotary_fraction == 1 && !config.sliding_rope && !config.experts;
+         config.residual_dropout == 0 && !hides_positions && config.rope.rotary_fraction == 1 &&
+         !config.sliding_rope && !config.experts;
 }
 
 std::unique_ptr<Model> make_llama(const ModelOptions& options) {
