@@ -51,7 +51,39 @@ std::vector<std::uint8_t> read_mask(const Tensor& tensor, const Tensor& ids) {
   return mask;
 }
 
+// Documents lie one behind the other: a position continues the document of the one before it, or
+// begins one.
+std::vector<std::int32_t> read_starts(const Batch& batch, std::int64_t time,
+                                      const TokenModel& model) {
+  std::vector<std::int32_t> result;
+  if (batch.starts.empty()) return result;
+  if (!model.is_causal)
+    throw Error(ErrorKind::unsupported,
+                "running the model: several documents share a row, which only a language model "
+                "that predicts the next token can tell apart");
+  bool fits = batch.starts.size() == batch.input_ids.size();
+  for (std::int64_t row = 0; fits && row < batch.rows; ++row) {
+    const auto first = batch.starts.begin() + row * batch.columns;
+    for (std::int64_t t = 0; fits && t < time; ++t)
+      fits = first[t] == t || (t > 0 && first[t] == first[t - 1]);
+    result.insert(result.end(), first, first + time);
+  }
+  if (!fits)
+    throw Error(ErrorKind::incompatible,
+                "running the model: the documents of a packed batch do not lie one behind the "
+                "other");
+  return result;
+}
+
 }  // namespace
+
+std::int64_t longest_document(const TokenBatch& tokens) {
+  if (tokens.starts.empty()) return tokens.time;
+  std::int64_t longest = 0;
+  for (std::size_t i = 0; i < tokens.starts.size(); ++i)
+    longest = std::max(longest, static_cast<std::int64_t>(i) % tokens.time - tokens.starts[i] + 1);
+  return longest;
+}
 
 void check_positions(std::int64_t positions, const TokenModel& model) {
   if (positions <= model.max_positions) return;
@@ -98,7 +130,8 @@ TokenBatch read_tokens(const Batch& batch, const TokenModel& model) {
                                              std::to_string(batch.rows) + " x " +
                                              std::to_string(batch.columns) + " with " +
                                              std::to_string(batch.input_ids.size()) + " token ids");
-  check_positions(result.time, model);
+  result.starts = read_starts(batch, result.time, model);
+  check_positions(longest_document(result), model);
   for (std::int64_t row = 0; row < batch.rows; ++row) {
     const auto first = batch.input_ids.begin() + row * batch.columns;
     result.ids.insert(result.ids.end(), first, first + result.time);
@@ -121,7 +154,7 @@ Supervision read_labels(const Batch& batch, const TokenBatch& tokens, const Toke
     for (std::int64_t t = 0; t + shift < std::min(length, tokens.time); ++t) {
       const std::int64_t label =
           batch.labels[static_cast<std::size_t>(row * batch.columns + t + shift)];
-      if (label == kIgnoredLabel) continue;
+      if (label == kIgnoredLabel || (shift == 1 && begins_document(batch, row, t + 1))) continue;
       if (label < 0 || label >= count)
         throw Error(ErrorKind::incompatible, "computing the loss: label " + std::to_string(label) +
                                                  ", expected 0 to " + std::to_string(count - 1));

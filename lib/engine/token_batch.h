@@ -15,8 +15,14 @@ struct TokenBatch {
   std::vector<std::int64_t> ids;
   std::vector<std::uint8_t> mask;
   std::vector<std::int64_t> types;  ///< token types, empty: all 0
+  /// [batch, time] column in which the document of a position begins, see Batch; empty: every row
+  /// is one document.
+  std::vector<std::int32_t> starts;
   const std::uint8_t* key_mask() const { return mask.empty() ? nullptr : mask.data(); }
 };
+
+/// Number of positions that the longest document takes; `time` when every row is one.
+std::int64_t longest_document(const TokenBatch& tokens);
 
 /// Supervised positions of a batch: `rows` index the flattened hidden states [batch * time], and
 /// `targets` are the tokens or classes to be found there.
@@ -32,10 +38,12 @@ TokenBatch read_tokens(const TensorMap& inputs, const TokenModel& model,
                        std::int64_t token_types = 0);
 
 /// A batch of the training loop, cut to its longest row; right padding needs no mask under causal
-/// attention. Throws as read_tokens does.
+/// attention. Throws as read_tokens does, and Error(incompatible) for starts that lie behind their
+/// position or go back.
 TokenBatch read_tokens(const Batch& batch, const TokenModel& model);
 
-/// Positions whose next token carries a label; of a model that is not causal, those with a label.
+/// Positions whose next token, of the same document, carries a label; of a model that is not
+/// causal, those with a label.
 Supervision read_labels(const Batch& batch, const TokenBatch& tokens, const TokenModel& model);
 
 /// Throws Error(incompatible) unless 0 <= positions <= model.max_positions.

@@ -1,5 +1,6 @@
 #include "engine/generic/attention.h"
 
+#include <ATen/ops/arange.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
@@ -56,6 +57,20 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
   return out.transpose(1, 2).reshape({q.size(0), q.size(2), q.size(1) * q.size(3)});
 }
 
+namespace {
+
+// Where documents share rows: position in the document, and who is of one document.
+void separate_documents(SequencePass& result, const TokenBatch& tokens) {
+  const at::Tensor starts = at::from_blob(const_cast<std::int32_t*>(tokens.starts.data()),
+                                          {tokens.batch, tokens.time}, at::kInt)
+                                .to(at::kLong);
+  result.positions = at::arange(tokens.time, at::kLong).sub(starts);
+  const at::Tensor is_same = starts.unsqueeze(2).eq(starts.unsqueeze(1)).unsqueeze(1);
+  result.mask = result.mask.defined() ? result.mask.logical_and(is_same) : is_same;
+}
+
+}  // namespace
+
 SequencePass make_pass(const TokenBatch& tokens, const Network& network, const Pass& pass) {
   const auto matrix = [&](const std::vector<std::int64_t>& values) {
     return at::from_blob(const_cast<std::int64_t*>(values.data()), {tokens.batch, tokens.time},
@@ -65,11 +80,15 @@ SequencePass make_pass(const TokenBatch& tokens, const Network& network, const P
   result.pass = pass;
   result.ids = matrix(tokens.ids);
   if (!tokens.types.empty()) result.token_types = matrix(tokens.types);
-  if (tokens.mask.empty()) return result;
-  const at::Tensor present = at::from_blob(const_cast<std::uint8_t*>(tokens.mask.data()),
-                                           {tokens.batch, 1, 1, tokens.time}, at::kByte);
-  result.mask = present.ne(0);
-  if (network.is_causal()) result.mask = result.mask.logical_and(causal_mask(tokens.time));
+  result.longest = longest_document(tokens);
+  if (!tokens.mask.empty()) {
+    const at::Tensor present = at::from_blob(const_cast<std::uint8_t*>(tokens.mask.data()),
+                                             {tokens.batch, 1, 1, tokens.time}, at::kByte);
+    result.mask = present.ne(0);
+  }
+  if (!tokens.starts.empty()) separate_documents(result, tokens);
+  if (result.mask.defined() && network.is_causal())
+    result.mask = result.mask.logical_and(causal_mask(tokens.time));
   return result;
 }
 

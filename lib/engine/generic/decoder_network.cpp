@@ -59,8 +59,8 @@ class DecoderNetwork final : public Network {
   TokenModel tokens() const override { return tokens_; }
 
   at::Tensor embed(const SequencePass& pass) override {
-    rotary_.reserve(pass.ids.size(1));
-    if (sliding_rotary_) sliding_rotary_->reserve(pass.ids.size(1));
+    rotary_.reserve(pass.longest);
+    if (sliding_rotary_) sliding_rotary_->reserve(pass.longest);
     const at::Tensor x = apply_table(words_, pass.ids, pass.pass);
     return config_.embedding_multiplier == 1
                ? x
@@ -192,8 +192,8 @@ class DecoderNetwork final : public Network {
     settings.softcap = config_.attention_softcap;
     settings.dropout = config_.attention_dropout;
     settings.stream = stream_of(layer.path + ".self_attn.dropout");
-    const at::Tensor out =
-        attend(rotate(q, rotary), repeated(rotate(k, rotary)), repeated(v), settings, pass);
+    const at::Tensor out = attend(rotate(q, rotary, pass), repeated(rotate(k, rotary, pass)),
+                                  repeated(v), settings, pass);
     return apply_dense(*layer.o, out, pass.pass);
   }
 

@@ -44,9 +44,11 @@ class Gpt2Network final : public Network {
   }
 
   at::Tensor embed(const SequencePass& pass) override {
-    const at::Tensor places = at::arange(pass.ids.size(1), at::kLong);
-    const at::Tensor x = apply_table(words_, pass.ids, pass.pass)
-                             .add(apply_table(positions_, places, pass.pass).unsqueeze(0));
+    const at::Tensor places = pass.positions.defined()
+                                  ? pass.positions
+                                  : at::arange(pass.ids.size(1), at::kLong).unsqueeze(0);
+    const at::Tensor x =
+        apply_table(words_, pass.ids, pass.pass).add(apply_table(positions_, places, pass.pass));
     return drop(x, config_.embedding_dropout, stream_of("transformer.drop"), pass.pass);
   }
 

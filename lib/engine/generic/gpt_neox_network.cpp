@@ -42,7 +42,7 @@ class GptNeoxNetwork final : public Network {
   }
 
   at::Tensor embed(const SequencePass& pass) override {
-    rotary_.reserve(pass.ids.size(1));
+    rotary_.reserve(pass.longest);
     return dropped(apply_table(words_, pass.ids, pass.pass), "gpt_neox.emb_dropout", pass);
   }
 
@@ -113,8 +113,8 @@ class GptNeoxNetwork final : public Network {
     settings.scale = 1 / std::sqrt(static_cast<double>(size));
     settings.dropout = config_.attention_dropout;
     settings.stream = stream_of(block.path + ".attention.dropout");
-    const at::Tensor out =
-        attend(rotate(part(0), rotary_), rotate(part(1), rotary_), part(2), settings, pass);
+    const at::Tensor out = attend(rotate(part(0), rotary_, pass), rotate(part(1), rotary_, pass),
+                                  part(2), settings, pass);
     return apply_dense(*block.attention_out, out, pass.pass);
   }
 

@@ -13,10 +13,12 @@ namespace lora::engine {
 /// One batch on its way through a network.
 struct SequencePass {
   Pass pass;
-  at::Tensor ids;          ///< I64 [batch, time]
-  at::Tensor token_types;  ///< I64 [batch, time]; undefined: all 0
-  at::Tensor mask;         ///< bool [batch, 1, 1 or time, time], true where attention may look; may
-                           ///< be undefined. Rows that see nothing attend to nothing (zeros).
+  at::Tensor ids;            ///< I64 [batch, time]
+  at::Tensor token_types;    ///< I64 [batch, time]; undefined: all 0
+  at::Tensor positions;      ///< I64 [batch, time]; undefined: 0, 1, ... in every row
+  std::int64_t longest = 0;  ///< one more than the highest position
+  at::Tensor mask;  ///< bool [batch, 1, 1 or time, time], true where attention may look; may
+                    ///< be undefined. Rows that see nothing attend to nothing (zeros).
 };
 
 class Network {

@@ -5,11 +5,14 @@
 
 namespace lora::engine {
 
-at::Tensor rotate(const at::Tensor& x, const RotaryTable& table) {
+at::Tensor rotate(const at::Tensor& x, const RotaryTable& table, const SequencePass& pass) {
   const std::int64_t half = table.half();
   const std::int64_t size = 2 * half;
   const auto factors = [&](const float* values) {
-    return at::from_blob(const_cast<float*>(values), {x.size(2), half}, at::kFloat);
+    const at::Tensor rows =
+        at::from_blob(const_cast<float*>(values), {pass.longest, half}, at::kFloat);
+    if (!pass.positions.defined()) return rows;
+    return rows.index_select(0, pass.positions.flatten()).view({x.size(0), 1, x.size(2), half});
   };
   const at::Tensor cos = factors(table.cos(0));
   const at::Tensor sin = factors(table.sin(0));
