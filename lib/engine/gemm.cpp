@@ -47,7 +47,7 @@ void multiply(const at::Tensor& x, const at::Tensor& weight, at::Tensor& y, Work
   if (x.size(0) <= kFewRows) {
     if (is_bf16)
       few_row_product(x.const_data_ptr<float>(), x.size(0),
-                      static_cast<const std::uint16_t*>(weight.const_data_ptr()), weight.size(0),
+                      static_cast<const Bf16*>(weight.const_data_ptr()), weight.size(0),
                       weight.size(1), y.mutable_data_ptr<float>());
     else
       few_row_product(x.const_data_ptr<float>(), x.size(0), weight.const_data_ptr<float>(),
@@ -55,9 +55,9 @@ void multiply(const at::Tensor& x, const at::Tensor& weight, at::Tensor& y, Work
   } else if (!is_bf16) {
     at::mm_out(y, x, weight.t());
   } else if (has_bf16_instructions()) {
-    at::Tensor rounded = workspace.get_bf16(0, x.sizes());
+    at::Tensor rounded = workspace.get(Slot::rounded_input, x.sizes(), at::kBFloat16);
     rounded.copy_(x);
-    at::Tensor product = workspace.get_bf16(1, y.sizes());
+    at::Tensor product = workspace.get(Slot::rounded_product, y.sizes(), at::kBFloat16);
     at::mm_out(product, rounded, weight.t());
     y.copy_(product);
   } else {
@@ -77,9 +77,9 @@ void multiply_transposed(const at::Tensor& g, const at::Tensor& weight, at::Tens
     else
       at::mm_out(dx, g, weight);
   } else if (has_bf16_instructions()) {
-    at::Tensor rounded = workspace.get_bf16(0, g.sizes());
+    at::Tensor rounded = workspace.get(Slot::rounded_input, g.sizes(), at::kBFloat16);
     rounded.copy_(g);
-    at::Tensor product = workspace.get_bf16(1, dx.sizes());
+    at::Tensor product = workspace.get(Slot::rounded_product, dx.sizes(), at::kBFloat16);
     at::mm_out(product, rounded, weight);
     if (accumulate)
       dx.add_(product);

@@ -12,6 +12,8 @@ namespace lora::engine {
 enum class Slot {
   norm,
   rows,
+  block,
+  block_gradient,
   head_gradient,
   queries_gradient,
   keys_gradient,
@@ -27,23 +29,22 @@ enum class Slot {
   low_rank,
   low_rank_gradient,
   wide_weight,
-  wide_product,
+  rounded_input,
+  rounded_product,
+  capped_logits,
   count,
 };
 
 class Workspace {
  public:
-  /// An uninitialised f32 tensor; memory is kept and grows to the largest request.
-  at::Tensor get(Slot slot, at::IntArrayRef sizes);
-  /// bf16 scratch for products in bf16: 0 the input, 1 the output.
-  at::Tensor get_bf16(std::size_t index, at::IntArrayRef sizes);
+  /// An uninitialised tensor; memory is kept and grows to the largest request.
+  at::Tensor get(Slot slot, at::IntArrayRef sizes, at::ScalarType type = at::kFloat);
 
  private:
   std::array<at::Tensor, static_cast<std::size_t>(Slot::count)> slots_;
-  std::array<at::Tensor, 2> bf16_;
 };
 
-/// Makes `tensor` an f32 tensor of this shape, keeping its memory when it already is.
-void ensure(at::Tensor& tensor, at::IntArrayRef sizes);
+/// Makes `tensor` one of this shape and type, keeping its memory when it already is.
+void ensure(at::Tensor& tensor, at::IntArrayRef sizes, at::ScalarType type = at::kFloat);
 
 }  // namespace lora::engine

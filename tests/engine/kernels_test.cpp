@@ -29,58 +29,110 @@ TEST_CASE("RMSNorm and its gradient agree with autograd in f64", "[engine]") {
         wide * (wide.square().mean(1, true) + 1e-5).rsqrt() * weight.to(at::kDouble);
     expected.backward(g.to(at::kDouble));
     at::Tensor y = at::empty_like(x);
-    engine::rms_norm(in(x), in(weight), 1e-5, 5, width, out(y));
+    // Values less one half, which the offset gives back.
+    const at::Tensor values = weight - 0.5;
+    const engine::NormWeight norm{in(values), width, 0.5F, 1e-5F};
+    engine::rms_norm(in(x), norm, 5, out(y));
     CHECK(distance(y, expected.detach()) < 1e-5);
+    const double tolerance = 2e-5 * (1 + wide.grad().abs().max().item<double>());
     at::Tensor dx = at::ones_like(x);
-    engine::rms_norm_backward(in(g), in(x), in(weight), 1e-5, 5, width, out(dx));
-    CHECK(distance(dx - 1, wide.grad()) < 2e-5 * (1 + wide.grad().abs().max().item<double>()));
+    engine::rms_norm_backward(in(g), in(x), norm, 5, true, out(dx));
+    CHECK(distance(dx - 1, wide.grad()) < tolerance);
+    at::Tensor in_place = g.clone();
+    engine::rms_norm_backward(in(in_place), in(x), norm, 5, false, out(in_place));
+    CHECK(distance(in_place, wide.grad()) < tolerance);
   }
 }
 
-TEST_CASE("SwiGLU and its gradients agree with autograd in f64", "[engine]") {
-  const at::Tensor gate = random({1003}, 1) * 6;
-  const at::Tensor up = random({1003}, 2);
-  const at::Tensor g = random({1003}, 3);
-  const at::Tensor wide_gate = gate.to(at::kDouble).requires_grad_();
-  const at::Tensor wide_up = up.to(at::kDouble).requires_grad_();
-  const at::Tensor expected = at::silu(wide_gate) * wide_up;
-  expected.backward(g.to(at::kDouble));
-  at::Tensor y = at::empty_like(gate);
-  engine::swiglu(in(gate), in(up), 1003, out(y));
-  CHECK(distance(y, expected.detach()) < 1e-5);
-  at::Tensor dgate = gate.clone();
-  at::Tensor dup = up.clone();
-  engine::swiglu_backward(in(g), 1003, out(dgate), out(dup));
-  CHECK(distance(dgate, wide_gate.grad()) < 1e-5);
-  CHECK(distance(dup, wide_up.grad()) < 1e-5);
+TEST_CASE("gated activations and their gradients agree with autograd in f64", "[engine]") {
+  for (const engine::Gate kind : {engine::Gate::silu, engine::Gate::gelu_tanh}) {
+    // Both are slices of one matrix, as a fused layer leaves them.
+    const at::Tensor both = at::cat({random({17, 59}, 1) * 6, random({17, 59}, 2)}, 1);
+    const at::Tensor g = random({17, 59}, 3);
+    const at::Tensor wide_gate = both.narrow(1, 0, 59).to(at::kDouble).requires_grad_();
+    const at::Tensor wide_up = both.narrow(1, 59, 59).to(at::kDouble).requires_grad_();
+    const at::Tensor active =
+        kind == engine::Gate::silu ? at::silu(wide_gate) : at::gelu(wide_gate, "tanh");
+    const at::Tensor expected = active * wide_up;
+    expected.backward(g.to(at::kDouble));
+    const engine::GateShape shape{17, 59, 118};
+    at::Tensor y = at::empty_like(g);
+    engine::gated(kind, in(both), in(both) + 59, shape, out(y));
+    CHECK(distance(y, expected.detach()) < 1e-5);
+    at::Tensor gradients = both.clone();
+    engine::gated_backward(kind, in(g), shape, out(gradients), out(gradients) + 59);
+    CHECK(distance(gradients.narrow(1, 0, 59), wide_gate.grad()) < 1e-5);
+    CHECK(distance(gradients.narrow(1, 59, 59), wide_up.grad()) < 1e-5);
+  }
 }
 
-TEST_CASE("causal softmax hides later and masked keys, with the gradient of autograd", "[engine]") {
-  const at::Tensor mask = at::tensor({1, 1, 0, 1, 1, 1, 1, 1, 1, 0, 1}, at::kByte).view({1, 11});
-  const at::Tensor scores = random({8, 11}, 1) * 3;  // 4 queries from position 7, 2 a group
+TEST_CASE("causal softmax hides later, earlier and masked keys, with the gradient of autograd",
+          "[engine]") {
+  // Four queries from position 9 on, two rows each; column 0 is key 2.
+  const at::Tensor mask = at::tensor({1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 0, 1}, at::kByte);
+  const at::Tensor first = at::tensor({0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 3, 11, 12}, at::kInt);
+  const at::Tensor scores = random({8, 11}, 1) * 3;
   const at::Tensor g = random({8, 11}, 2);
   at::Tensor hidden = at::zeros({8, 11}, at::kBool);
   for (std::int64_t row = 0; row < 8; ++row)
-    for (std::int64_t key = 0; key < 11; ++key)
-      hidden[row][key] = key > 7 + row / 2 || mask[0][key].item<int>() == 0;
-  const at::Tensor wide = scores.to(at::kDouble).requires_grad_();
-  const at::Tensor expected =
-      at::softmax((wide * 0.5).masked_fill(hidden, -std::numeric_limits<double>::infinity()), 1);
-  expected.backward(g.to(at::kDouble));
-  engine::ScoreBlock block{1, 1, 2, 4, 11, 7, mask.const_data_ptr<std::uint8_t>(), 11};
-  at::Tensor p = scores.clone();
-  engine::causal_softmax(block, 0.5F, out(p));
-  CHECK(distance(p, expected.detach()) < 1e-6);
-  at::Tensor dp = g.clone();
-  engine::causal_softmax_backward(block, 0.5F, in(p), out(dp));
-  CHECK(distance(dp, wide.grad()) < 1e-6);
+    for (std::int64_t column = 0; column < 11; ++column) {
+      const std::int64_t position = 9 + row / 2;
+      const std::int64_t key = 2 + column;
+      hidden[row][column] =
+          key > position || key < first[position].item<int>() || mask[key].item<int>() == 0;
+    }
+  const at::Tensor sees_nothing = hidden.all(1, true);
+  REQUIRE(sees_nothing.sum().item<int>() == 2);  // position 11 has itself masked
+  for (const float cap : {0.0F, 1.5F}) {
+    const at::Tensor wide = scores.to(at::kDouble).requires_grad_();
+    at::Tensor raw = wide * 0.5;
+    if (cap != 0) raw = cap * at::tanh(raw / cap);
+    const at::Tensor expected =
+        at::softmax(raw.masked_fill(hidden, -1e300), 1).masked_fill(sees_nothing, 0);
+    expected.backward(g.to(at::kDouble));
+    engine::ScoreBlock block{
+        2, 4, 11, 9, 2, mask.const_data_ptr<std::uint8_t>(), first.const_data_ptr<std::int32_t>()};
+    const engine::ScoreRule rule{0.5F, cap};
+    at::Tensor p = scores.clone();
+    at::Tensor slopes = at::empty_like(scores);
+    engine::causal_softmax(block, rule, out(p), out(slopes));
+    CHECK(distance(p, expected.detach()) < 1e-6);
+    at::Tensor dp = g.clone();
+    engine::causal_softmax_backward(block, rule, in(p), cap == 0 ? nullptr : in(slopes), out(dp));
+    CHECK(distance(dp, wide.grad()) < 1e-6);
+  }
 }
 
-TEST_CASE("a query that sees no key gets zeros", "[engine]") {
-  const at::Tensor mask = at::zeros({1, 3}, at::kByte);
-  at::Tensor p = random({3, 3}, 1);
-  engine::causal_softmax({1, 1, 1, 3, 3, 0, mask.const_data_ptr<std::uint8_t>(), 3}, 1, out(p));
-  CHECK(p.equal(at::zeros({3, 3})));
+TEST_CASE("soft caps and their gradient agree with autograd in f64", "[engine]") {
+  const at::Tensor logits = random({1003}, 1) * 40;
+  const at::Tensor g = random({1003}, 2);
+  const at::Tensor wide = logits.to(at::kDouble).requires_grad_();
+  const at::Tensor expected = 30 * at::tanh(wide / 30);
+  expected.backward(g.to(at::kDouble));
+  at::Tensor capped = logits.clone();
+  engine::soft_cap(30, 1003, out(capped));
+  CHECK(distance(capped, expected.detach()) < 1e-5);
+  at::Tensor back = g.clone();
+  engine::soft_cap_backward(30, in(capped), 1003, out(back));
+  CHECK(distance(back, wide.grad()) < 1e-5);
+}
+
+TEST_CASE("bf16 rounds to the nearest even and keeps NaN, infinities and exact values",
+          "[engine]") {
+  at::Tensor values = random({1003}, 1) * 1e3;
+  values[5] = std::numeric_limits<float>::quiet_NaN();
+  values[6] = std::numeric_limits<float>::infinity();
+  values[7] = 1.00390625F;  // halfway between 1 and 1.0078125
+  values[1002] = -std::numeric_limits<float>::quiet_NaN();
+  at::Tensor rounded = at::empty({1003}, at::kBFloat16);
+  engine::convert_all(in(values), 1003, 1, static_cast<engine::Bf16*>(rounded.data_ptr()));
+  const at::Tensor expected = values.to(at::kBFloat16);
+  CHECK(at::equal(rounded.isnan(), expected.isnan()));
+  CHECK(at::equal(rounded.nan_to_num(), expected.nan_to_num()));
+  at::Tensor wide = at::empty_like(values);
+  engine::convert_all(static_cast<const engine::Bf16*>(rounded.const_data_ptr()), 1003, 1,
+                      out(wide));
+  CHECK(at::equal(wide.nan_to_num(), expected.to(at::kFloat).nan_to_num()));
 }
 
 TEST_CASE("cross entropy and its gradient agree with autograd in f64", "[engine]") {
@@ -117,14 +169,38 @@ TEST_CASE("heads go to their layout rotated and come back", "[engine]") {
                                  .view({2, 3, 2, 5, 12})
                                  .transpose(2, 3);
   at::Tensor actual = at::empty({2, 3, 5, 2, 12});
-  engine::split_heads(in(rows), shape, in(cos), in(sin), out(actual));
+  engine::Rotation rotation{in(cos), in(sin), 6};
+  engine::split_heads(in(rows), shape, rotation, out(actual));
   CHECK(distance(actual, rotated) < 1e-6);
   at::Tensor back = at::empty_like(rows);
-  engine::merge_heads(in(actual), shape, in(cos), in(sin), out(back));
+  engine::merge_heads(in(actual), shape, rotation, out(back));
   CHECK(distance(back, rows) < 1e-6);
-  engine::split_heads(in(rows), shape, nullptr, nullptr, out(actual));
-  engine::merge_heads(in(actual), shape, nullptr, nullptr, out(back));
+  engine::split_heads(in(rows), shape, engine::Rotation{}, out(actual));
+  engine::merge_heads(in(actual), shape, engine::Rotation{}, out(back));
   CHECK(back.equal(rows));
+}
+
+TEST_CASE("a part of a head turns by given positions, in slices of wider rows", "[engine]") {
+  const engine::HeadShape shape{1, 4, 1, 1, 7, 10};
+  const at::Tensor rows = random({4, 10}, 1);
+  const at::Tensor angles = random({9, 2}, 2);
+  const at::Tensor cos = angles.cos();
+  const at::Tensor sin = angles.sin();
+  const at::Tensor positions = at::tensor({8, 0, 3, 3}, at::kInt);
+  const at::Tensor c = cos.index_select(0, positions);
+  const at::Tensor s = sin.index_select(0, positions);
+  const at::Tensor first = rows.narrow(1, 2, 2);
+  const at::Tensor second = rows.narrow(1, 4, 2);
+  const at::Tensor expected =
+      at::cat({first * c - second * s, second * c + first * s, rows.narrow(1, 6, 3)}, 1);
+  const engine::Rotation rotation{in(cos), in(sin), 2, positions.const_data_ptr<std::int32_t>()};
+  at::Tensor heads = at::empty({4, 7});
+  engine::split_heads(in(rows) + 2, shape, rotation, out(heads));
+  CHECK(distance(heads, expected) < 1e-6);
+  at::Tensor back = rows.clone();
+  back.narrow(1, 2, 7).zero_();
+  engine::merge_heads(in(heads), shape, rotation, out(back) + 2);
+  CHECK(distance(back, rows) < 1e-6);
 }
 
 TEST_CASE("products with few rows agree with f64 for f32 and bf16 weights", "[engine]") {
@@ -135,7 +211,7 @@ TEST_CASE("products with few rows agree with f64 for f32 and bf16 weights", "[en
     at::Tensor y = at::empty({3, 19});
     engine::few_row_product(in(x), 3, in(weight), 19, inputs, out(y));
     CHECK(distance(y, x.to(at::kDouble).mm(weight.to(at::kDouble).t())) < 1e-5);
-    engine::few_row_product(in(x), 3, static_cast<const std::uint16_t*>(rounded.const_data_ptr()),
+    engine::few_row_product(in(x), 3, static_cast<const engine::Bf16*>(rounded.const_data_ptr()),
                             19, inputs, out(y));
     CHECK(distance(y, x.to(at::kDouble).mm(rounded.to(at::kDouble).t())) < 1e-5);
   }
@@ -165,9 +241,17 @@ TEST_CASE("cached attention of the last position equals softmax(q k^T) v", "[eng
   const at::Tensor keys = random({2, 9, 12}, 2);
   const at::Tensor values = random({2, 9, 12}, 3);
   at::Tensor actual = at::empty_like(q);
-  engine::cached_attention(in(q), in(keys), in(values), {1, 1, 2, 3, 12}, 9, 7, 0.25F, out(actual));
-  const at::Tensor p = at::softmax(q.bmm(keys.narrow(1, 0, 7).transpose(1, 2)) * 0.25, 2);
-  CHECK(distance(actual, p.bmm(values.narrow(1, 0, 7))) < 1e-5);
+  for (const std::int64_t begin : {0, 3}) {
+    for (const float cap : {0.0F, 2.0F}) {
+      const std::int64_t count = 7 - begin;
+      const engine::CachedKeys cache{in(keys), in(values), 9, begin, 7};
+      engine::cached_attention(in(q), cache, {1, 1, 2, 3, 12}, {0.25F, cap}, out(actual));
+      at::Tensor scores = q.bmm(keys.narrow(1, begin, count).transpose(1, 2)) * 0.25;
+      if (cap != 0) scores = cap * at::tanh(scores / cap);
+      const at::Tensor p = at::softmax(scores, 2);
+      CHECK(distance(actual, p.bmm(values.narrow(1, begin, count))) < 1e-5);
+    }
+  }
 }
 
 }  // namespace

@@ -90,13 +90,23 @@ TEST_CASE("a magnitude that is no vector of the layer's outputs does not fit", "
                 [&] { golden.adapted(false); });
 }
 
-TEST_CASE("a window over all positions leaves a decoder the fast step", "[engine]") {
-  DecoderConfig config = *GoldenCase("decoder_mistral").base.config->decoder;
-  CHECK_FALSE(engine::has_fast_step(config));
-  config.sliding_window = config.max_position_embeddings - 1;
-  CHECK_FALSE(engine::has_fast_step(config));
-  config.sliding_window = config.max_position_embeddings;
-  CHECK(engine::has_fast_step(config));
+TEST_CASE("experts, dropout of the base and other gates are left to the generic back end",
+          "[engine]") {
+  const DecoderConfig plain = *GoldenCase("llama_plain").base.config->decoder;
+  CHECK(engine::has_fast_step(plain));
+  const auto changed = [&](const auto& change) {
+    DecoderConfig config = plain;
+    change(config);
+    return engine::has_fast_step(config);
+  };
+  CHECK_FALSE(changed([](DecoderConfig& config) { config.experts.emplace(); }));
+  CHECK_FALSE(changed([](DecoderConfig& config) { config.attention_dropout = 0.1; }));
+  CHECK_FALSE(changed([](DecoderConfig& config) { config.residual_dropout = 0.1; }));
+  CHECK_FALSE(changed([](DecoderConfig& config) { config.activation = "relu"; }));
+  CHECK_FALSE(changed([](DecoderConfig& config) {
+    config.has_fused_projections = true;
+    config.head_norm = DecoderConfig::HeadNorm::each;
+  }));
 }
 
 TEST_CASE("an initialisation that changed the base by data is refused by name", "[engine]") {

@@ -170,7 +170,6 @@ std::unique_ptr<Model> make_generic(const ModelOptions& options, std::unique_ptr
 }
 
 bool needs_generic(const ModelOptions& options) {
-  if (options.packs) return true;
   return std::any_of(options.adapters.begin(), options.adapters.end(), [](const Adapter* adapter) {
     return !adapter->tokens.empty() || std::any_of(adapter->modules.begin(), adapter->modules.end(),
                                                    [](const LoraModule& module) {

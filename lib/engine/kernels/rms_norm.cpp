@@ -10,72 +10,108 @@ namespace {
 
 constexpr std::int64_t kGrain = 16;
 
-LORA_KERNEL void forward_rows(const float* x, const float* weight, float eps, std::int64_t begin,
-                              std::int64_t end, std::int64_t width, float* out) {
+struct Range {
+  std::int64_t begin, end;
+};
+
+template <typename In, typename Out>
+LORA_KERNEL void forward_range(const In* x, const NormWeight& weight, const Range& range,
+                               Out* out) {
+  const std::int64_t width = weight.width;
   const std::int64_t body = width / kLanes * kLanes;
-  for (std::int64_t row = begin; row < end; ++row) {
-    const float* in = x + row * width;
-    float* result = out + row * width;
+  const float* scale = weight.values;
+  for (std::int64_t row = range.begin; row < range.end; ++row) {
+    const In* in = x + row * width;
+    Out* result = out + row * width;
     Floats squares{};
     for (std::int64_t i = 0; i < body; i += kLanes) {
       const Floats v = load(in + i);
       squares += v * v;
     }
     float sum = sum_lanes(squares);
-    for (std::int64_t i = body; i < width; ++i) sum += in[i] * in[i];
-    const float inverse = 1.0F / std::sqrt(sum / static_cast<float>(width) + eps);
+    for (std::int64_t i = body; i < width; ++i) sum += load_one(in + i) * load_one(in + i);
+    const float inverse = 1.0F / std::sqrt(sum / static_cast<float>(width) + weight.eps);
     for (std::int64_t i = 0; i < body; i += kLanes)
-      store(result + i, load(in + i) * inverse * load(weight + i));
-    for (std::int64_t i = body; i < width; ++i) result[i] = in[i] * inverse * weight[i];
+      store(result + i, load(in + i) * inverse * (load(scale + i) + weight.offset));
+    for (std::int64_t i = body; i < width; ++i)
+      store_one(result + i, load_one(in + i) * inverse * (scale[i] + weight.offset));
   }
 }
 
 // With h = g * weight: dx = inverse * h - x * inverse^3 / width * sum(h * x).
-LORA_KERNEL void backward_rows(const float* g, const float* x, const float* weight, float eps,
-                               std::int64_t begin, std::int64_t end, std::int64_t width,
-                               float* dx) {
+template <typename G, typename In, typename Out>
+LORA_KERNEL void backward_range(const G* g, const In* x, const NormWeight& weight,
+                                const Range& range, bool accumulate, Out* dx) {
+  const std::int64_t width = weight.width;
   const std::int64_t body = width / kLanes * kLanes;
-  for (std::int64_t row = begin; row < end; ++row) {
-    const float* in = x + row * width;
-    const float* grad = g + row * width;
-    float* result = dx + row * width;
+  const float* scale = weight.values;
+  for (std::int64_t row = range.begin; row < range.end; ++row) {
+    const In* in = x + row * width;
+    const G* grad = g + row * width;
+    Out* result = dx + row * width;
     Floats squares{};
     Floats products{};
     for (std::int64_t i = 0; i < body; i += kLanes) {
       const Floats v = load(in + i);
       squares += v * v;
-      products += v * load(grad + i) * load(weight + i);
+      products += v * load(grad + i) * (load(scale + i) + weight.offset);
     }
     float square = sum_lanes(squares);
     float product = sum_lanes(products);
     for (std::int64_t i = body; i < width; ++i) {
-      square += in[i] * in[i];
-      product += in[i] * grad[i] * weight[i];
+      const float v = load_one(in + i);
+      square += v * v;
+      product += v * load_one(grad + i) * (scale[i] + weight.offset);
     }
-    const float inverse = 1.0F / std::sqrt(square / static_cast<float>(width) + eps);
+    const float inverse = 1.0F / std::sqrt(square / static_cast<float>(width) + weight.eps);
     const float share = inverse * inverse * inverse * product / static_cast<float>(width);
-    for (std::int64_t i = 0; i < body; i += kLanes)
-      store(result + i,
-            load(result + i) + load(grad + i) * load(weight + i) * inverse - load(in + i) * share);
-    for (std::int64_t i = body; i < width; ++i)
-      result[i] += grad[i] * weight[i] * inverse - in[i] * share;
+    for (std::int64_t i = 0; i < body; i += kLanes) {
+      const Floats h = load(grad + i) * (load(scale + i) + weight.offset);
+      const Floats own = h * inverse - load(in + i) * share;
+      store(result + i, accumulate ? load(result + i) + own : own);
+    }
+    for (std::int64_t i = body; i < width; ++i) {
+      const float h = load_one(grad + i) * (scale[i] + weight.offset);
+      const float own = h * inverse - load_one(in + i) * share;
+      store_one(result + i, accumulate ? load_one(result + i) + own : own);
+    }
   }
 }
 
 }  // namespace
 
-void rms_norm(const float* x, const float* weight, double eps, std::int64_t rows,
-              std::int64_t width, float* out) {
-  at::parallel_for(0, rows, kGrain, [=](std::int64_t begin, std::int64_t end) {
-    forward_rows(x, weight, static_cast<float>(eps), begin, end, width, out);
+template <typename In, typename Out>
+void rms_norm(const In* x, const NormWeight& weight, std::int64_t rows, Out* out) {
+  at::parallel_for(0, rows, kGrain, [&](std::int64_t begin, std::int64_t end) {
+    forward_range(x, weight, {begin, end}, out);
   });
 }
 
-void rms_norm_backward(const float* g, const float* x, const float* weight, double eps,
-                       std::int64_t rows, std::int64_t width, float* dx) {
-  at::parallel_for(0, rows, kGrain, [=](std::int64_t begin, std::int64_t end) {
-    backward_rows(g, x, weight, static_cast<float>(eps), begin, end, width, dx);
+template <typename G, typename In, typename Out>
+void rms_norm_backward(const G* g, const In* x, const NormWeight& weight, std::int64_t rows,
+                       bool accumulate, Out* dx) {
+  at::parallel_for(0, rows, kGrain, [&](std::int64_t begin, std::int64_t end) {
+    backward_range(g, x, weight, {begin, end}, accumulate, dx);
   });
 }
+
+#define LORA_FORWARD(In, Out) \
+  template void rms_norm(const In*, const NormWeight&, std::int64_t, Out*);
+#define LORA_BACKWARD(G, In, Out) \
+  template void rms_norm_backward(const G*, const In*, const NormWeight&, std::int64_t, bool, Out*);
+LORA_FORWARD(float, float)
+LORA_FORWARD(float, Bf16)
+LORA_FORWARD(Bf16, Bf16)
+LORA_FORWARD(Bf16, float)
+LORA_BACKWARD(float, float, float)
+LORA_BACKWARD(float, float, Bf16)
+LORA_BACKWARD(float, Bf16, float)
+LORA_BACKWARD(float, Bf16, Bf16)
+LORA_BACKWARD(Bf16, float, float)
+LORA_BACKWARD(Bf16, float, Bf16)
+LORA_BACKWARD(Bf16, Bf16, float)
+LORA_BACKWARD(Bf16, Bf16, Bf16)
+#undef LORA_FORWARD
+#undef LORA_BACKWARD
 
 }  // namespace lora::engine

@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "engine/kernels/kernels.h"
+
 #pragma GCC diagnostic ignored "-Wpsabi"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
@@ -35,10 +37,34 @@ LORA_INLINE void store(float* p, const Floats& v) { std::memcpy(p, &v, sizeof v)
 LORA_INLINE Floats broadcast(float x) { return Floats{x, x, x, x, x, x, x, x}; }
 
 /// bfloat16 is the upper half of a float.
-LORA_INLINE Floats load_bf16(const std::uint16_t* p) {
+LORA_INLINE Floats load(const Bf16* p) {
   Halves halves;
   std::memcpy(&halves, p, sizeof halves);
   return (Floats)(__builtin_convertvector(halves, Words) << 16);
+}
+/// Rounds to the nearest, ties to even; a NaN stays one.
+LORA_INLINE void store(Bf16* p, const Floats& v) {
+  const Words bits = (Words)v;
+  const Words rounded = (bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16;
+  const Words quiet = (bits >> 16) | 0x40U;
+  const Halves halves = __builtin_convertvector(v == v ? rounded : quiet, Halves);
+  std::memcpy(p, &halves, sizeof halves);
+}
+
+/// One element at a time, for what does not fill a vector.
+LORA_INLINE float load_one(const float* p) { return *p; }
+LORA_INLINE float load_one(const Bf16* p) {
+  const std::uint32_t bits = static_cast<std::uint32_t>(p->bits) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+LORA_INLINE void store_one(float* p, float v) { *p = v; }
+LORA_INLINE void store_one(Bf16* p, float v) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &v, sizeof bits);
+  p->bits = static_cast<std::uint16_t>(v == v ? (bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16
+                                              : (bits >> 16) | 0x40U);
 }
 
 LORA_INLINE float sum_lanes(const Floats& v) {
@@ -71,7 +97,21 @@ LORA_INLINE Floats exp_of(const Floats& value) {
   return p * (Floats)power;
 }
 
-/// The same function for what does not fill a vector.
+/// tanh within 3 ulp: a polynomial (Cephes' coefficients) where 1 - 2 / (e^2x + 1) would cancel.
+LORA_INLINE Floats tanh_of(const Floats& x) {
+  const Floats z = x * x;
+  Floats p = broadcast(-5.70498872745e-3F);
+  p = p * z + 2.06390887954e-2F;
+  p = p * z - 5.37397155531e-2F;
+  p = p * z + 1.33314422036e-1F;
+  p = p * z - 3.33332819422e-1F;
+  const Floats near = p * z * x + x;
+  const Floats far = 1.0F - 2.0F / (exp_of(Floats(2.0F * x)) + 1.0F);
+  return z < 0.390625F ? near : far;
+}
+
+/// The same functions for what does not fill a vector.
 LORA_INLINE float exp_of(const float& x) { return exp_of(broadcast(x))[0]; }
+LORA_INLINE float tanh_of(const float& x) { return tanh_of(broadcast(x))[0]; }
 
 }  // namespace lora::engine

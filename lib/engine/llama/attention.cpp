@@ -8,7 +8,6 @@
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
-#include <cmath>
 
 namespace lora::engine {
 namespace {
@@ -32,8 +31,6 @@ HeadMatrices matrices(const AttentionInput& input, std::int64_t index) {
           matrix(input.v, index, shape.time, shape.dim)};
 }
 
-float scale_of(const HeadShape& shape) { return 1.0F / std::sqrt(static_cast<float>(shape.dim)); }
-
 // Matrices go to threads whole when there are enough of them to keep every thread busy; otherwise
 // the products themselves use all threads.
 template <typename Body>
@@ -49,44 +46,68 @@ void for_each_matrix(std::int64_t count, Body&& body) {
   });
 }
 
-ScoreBlock block_of(const AttentionInput& input, std::int64_t index, std::int64_t first,
-                    std::int64_t queries) {
-  ScoreBlock block{1, 1, input.shape.group, queries, first + queries, first};
-  if (input.key_mask != nullptr)
-    block.key_mask = input.key_mask + index / input.shape.kv_heads * input.shape.time;
+// The queries from `first` on of one matrix, and the keys that any of them sees.
+ScoreBlock block_of(const AttentionInput& input, std::int64_t index, std::int64_t first) {
+  const HeadShape& shape = input.shape;
+  const std::int64_t row = index / shape.kv_heads * shape.time;
+  ScoreBlock block;
+  block.group = shape.group;
+  block.queries = std::min(kQueryBlock, shape.time - first);
+  block.first_query = first;
+  if (input.key_mask != nullptr) block.key_mask = input.key_mask + row;
+  if (input.first_visible != nullptr) {
+    block.first_visible = input.first_visible + row;
+    block.first_key = block.first_visible[first];
+  }
+  block.keys = first + block.queries - block.first_key;
   return block;
 }
 
-// Scores of a block in the front of `buffer`, turned into probabilities.
-at::Tensor probabilities(const HeadMatrices& heads, const ScoreBlock& block, float scale,
-                         const at::Tensor& buffer) {
-  const std::int64_t rows = block.queries * block.group;
-  at::Tensor p = buffer.narrow(0, 0, rows * block.keys).view({rows, block.keys});
-  const at::Tensor q = heads.q.narrow(0, block.first_query * block.group, rows);
-  at::mm_out(p, q, heads.k.narrow(0, 0, block.keys).t());
-  causal_softmax(block, scale, p.mutable_data_ptr<float>());
-  return p;
+at::Tensor query_rows(const at::Tensor& heads, const ScoreBlock& block) {
+  return heads.narrow(0, block.first_query * block.group, block.queries * block.group);
+}
+at::Tensor key_rows(const at::Tensor& heads, const ScoreBlock& block) {
+  return heads.narrow(0, block.first_key, block.keys);
 }
 
-std::int64_t buffer_size(const HeadShape& shape) {
-  return std::min(kQueryBlock, shape.time) * shape.group * shape.time;
+// Matrices of scores for one block at a time.
+class Scratch {
+ public:
+  Scratch(const HeadShape& shape, int count)
+      : buffer_(at::empty({count, std::min(kQueryBlock, shape.time) * shape.group * shape.time},
+                          at::kFloat)) {}
+  at::Tensor get(int index, const ScoreBlock& block) const {
+    const std::int64_t rows = block.queries * block.group;
+    return buffer_.select(0, index).narrow(0, 0, rows * block.keys).view({rows, block.keys});
+  }
+
+ private:
+  at::Tensor buffer_;
+};
+
+// Probabilities of a block in matrix 0, with a cap its slopes in matrix 1.
+at::Tensor probabilities(const HeadMatrices& heads, const ScoreBlock& block, const ScoreRule& rule,
+                         const Scratch& scratch) {
+  at::Tensor p = scratch.get(0, block);
+  at::mm_out(p, query_rows(heads.q, block), key_rows(heads.k, block).t());
+  float* slopes = rule.cap == 0 ? nullptr : scratch.get(1, block).mutable_data_ptr<float>();
+  causal_softmax(block, rule, p.mutable_data_ptr<float>(), slopes);
+  return p;
 }
 
 }  // namespace
 
 void attention(const AttentionInput& input, at::Tensor& out) {
   const HeadShape& shape = input.shape;
-  const float scale = scale_of(shape);
   for_each_matrix(shape.batch * shape.kv_heads, [&](std::int64_t index) {
     const HeadMatrices heads = matrices(input, index);
     const at::Tensor result = matrix(out, index, shape.time * shape.group, shape.dim);
-    const at::Tensor buffer = at::empty({buffer_size(shape)}, at::kFloat);
+    const Scratch scratch(shape, input.rule.cap == 0 ? 1 : 2);
     for (std::int64_t first = 0; first < shape.time; first += kQueryBlock) {
-      const std::int64_t queries = std::min(kQueryBlock, shape.time - first);
-      const ScoreBlock block = block_of(input, index, first, queries);
-      const at::Tensor p = probabilities(heads, block, scale, buffer);
-      at::Tensor rows = result.narrow(0, first * shape.group, queries * shape.group);
-      at::mm_out(rows, p, heads.v.narrow(0, 0, block.keys));
+      const ScoreBlock block = block_of(input, index, first);
+      const at::Tensor p = probabilities(heads, block, input.rule, scratch);
+      at::Tensor rows = query_rows(result, block);
+      at::mm_out(rows, p, key_rows(heads.v, block));
     }
   });
 }
@@ -94,7 +115,7 @@ void attention(const AttentionInput& input, at::Tensor& out) {
 void attention_backward(const AttentionInput& input, const at::Tensor& g, at::Tensor& dq,
                         at::Tensor& dk, at::Tensor& dv) {
   const HeadShape& shape = input.shape;
-  const float scale = scale_of(shape);
+  const ScoreRule& rule = input.rule;
   dk.zero_();
   dv.zero_();
   for_each_matrix(shape.batch * shape.kv_heads, [&](std::int64_t index) {
@@ -104,23 +125,20 @@ void attention_backward(const AttentionInput& input, const at::Tensor& g, at::Te
     const at::Tensor q_gradient = matrix(dq, index, all_rows, shape.dim);
     const at::Tensor k_gradient = matrix(dk, index, shape.time, shape.dim);
     const at::Tensor v_gradient = matrix(dv, index, shape.time, shape.dim);
-    const at::Tensor p_buffer = at::empty({buffer_size(shape)}, at::kFloat);
-    const at::Tensor s_buffer = at::empty({buffer_size(shape)}, at::kFloat);
+    const Scratch scratch(shape, 3);
     for (std::int64_t first = 0; first < shape.time; first += kQueryBlock) {
-      const std::int64_t queries = std::min(kQueryBlock, shape.time - first);
-      const ScoreBlock block = block_of(input, index, first, queries);
-      const std::int64_t rows = queries * shape.group;
-      const std::int64_t keys = block.keys;
-      const at::Tensor p = probabilities(heads, block, scale, p_buffer);
-      const at::Tensor upper = upstream.narrow(0, first * shape.group, rows);
-      at::Tensor ds = s_buffer.narrow(0, 0, rows * keys).view({rows, keys});
-      at::mm_out(ds, upper, heads.v.narrow(0, 0, keys).t());
-      causal_softmax_backward(block, scale, p.const_data_ptr<float>(),
+      const ScoreBlock block = block_of(input, index, first);
+      const at::Tensor p = probabilities(heads, block, rule, scratch);
+      const at::Tensor upper = query_rows(upstream, block);
+      at::Tensor ds = scratch.get(2, block);
+      at::mm_out(ds, upper, key_rows(heads.v, block).t());
+      const float* slopes = rule.cap == 0 ? nullptr : scratch.get(1, block).const_data_ptr<float>();
+      causal_softmax_backward(block, rule, p.const_data_ptr<float>(), slopes,
                               ds.mutable_data_ptr<float>());
-      v_gradient.narrow(0, 0, keys).addmm_(p.t(), upper);
-      k_gradient.narrow(0, 0, keys).addmm_(ds.t(), heads.q.narrow(0, first * shape.group, rows));
-      at::Tensor q_rows = q_gradient.narrow(0, first * shape.group, rows);
-      at::mm_out(q_rows, ds, heads.k.narrow(0, 0, keys));
+      key_rows(v_gradient, block).addmm_(p.t(), upper);
+      key_rows(k_gradient, block).addmm_(ds.t(), query_rows(heads.q, block));
+      at::Tensor q_rows = query_rows(q_gradient, block);
+      at::mm_out(q_rows, ds, key_rows(heads.k, block));
     }
   });
 }

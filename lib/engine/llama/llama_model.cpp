@@ -2,17 +2,16 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/index_select.h>
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
-#include <cmath>
-#include <functional>
 
 #include "engine/bridge.h"
-#include "engine/llama/decoder.h"
+#include "engine/llama/cache.h"
 #include "engine/llama/head.h"
 #include "engine/llama/network.h"
-#include "engine/llama/rotary.h"
+#include "engine/llama/sights.h"
 #include "engine/sampling.h"
 #include "engine/token_batch.h"
 #include "lora/base/error.h"
@@ -26,7 +25,7 @@ class LlamaModel final : public Model {
       : options_(options),
         tokens_(*options.base->config->token_model()),
         network_(*options.base, options.compute),
-        rotary_(network_.config().rope, network_.config().head_dim),
+        sights_(network_.config()),
         flat_(bind_adapters(options, network_.sites(), Gradients::manual)),
         lowest_(network_.lowest_trainable_layer()),
         states_(network_.layers.size()) {}
@@ -45,7 +44,7 @@ class LlamaModel final : public Model {
     const c10::InferenceMode guard;
     const TokenBatch tokens = read_tokens(inputs, tokens_);
     const LayerContext context = make_context(tokens, {are_adapters_enabled_, nullptr});
-    const at::Tensor hidden = run_layers(context, tokens.ids, layer_count(), {});
+    const at::Tensor hidden = run_layers(context, tokens.ids, layer_count());
     at::Tensor logits = at::empty({tokens.batch, tokens.time, config().vocab_size}, at::kFloat);
     at::Tensor rows = logits.view({-1, config().vocab_size});
     head_logits(network_, context, hidden, rows);
@@ -57,7 +56,7 @@ class LlamaModel final : public Model {
     const TokenBatch tokens = read_tokens(batch, tokens_);
     const Supervision supervision = read_labels(batch, tokens, tokens_);
     const LayerContext context = make_context(tokens, {are_adapters_enabled_, nullptr});
-    const at::Tensor hidden = run_layers(context, tokens.ids, layer_count(), {});
+    const at::Tensor hidden = run_layers(context, tokens.ids, layer_count());
     return head_loss(network_, context, hidden, supervision, 0, nullptr);
   }
 
@@ -67,7 +66,7 @@ class LlamaModel final : public Model {
     const TokenBatch tokens = read_tokens(batch, tokens_);
     const Supervision supervision = read_labels(batch, tokens, tokens_);
     const LayerContext context = make_context(tokens, {true, &step});
-    const at::Tensor hidden = run_layers(context, tokens.ids, lowest_, {});
+    const at::Tensor hidden = run_layers(context, tokens.ids, lowest_);
     ensure(gradient_, hidden.sizes());
     const bool has_layers = lowest_ < layer_count() || network_.embedding.is_trainable();
     const LossSum result = head_loss(network_, context, hidden, supervision, gradient_scale,
@@ -83,21 +82,24 @@ class LlamaModel final : public Model {
   const DecoderConfig& config() const { return network_.config(); }
   std::size_t layer_count() const { return network_.layers.size(); }
 
-  LayerContext make_context(const TokenBatch& tokens, const Pass& pass) {
-    rotary_.reserve(tokens.time);
-    return {config(), rotary_, workspace_, pass, tokens.batch, tokens.time, tokens.key_mask()};
+  LayerContext make_context(const TokenBatch& tokens, const Pass& pass, std::int64_t past = 0) {
+    return {config(),         workspace_, pass, tokens.batch, tokens.time, sights_.of(tokens, past),
+            tokens.key_mask()};
   }
 
+  // The scaled rows of the embedding, x [ids, hidden].
+  void embed(const Pass& pass, const std::vector<std::int64_t>& ids, at::Tensor& x);
   // Hidden states after the last layer. Layers from `keep_from` on leave what backward needs.
   at::Tensor run_layers(const LayerContext& context, const std::vector<std::int64_t>& ids,
-                        std::size_t keep_from,
-                        const std::function<void(std::size_t, const LayerState&)>& on_layer);
+                        std::size_t keep_from);
+  // Logits [1, vocabulary] of the last of these tokens, which join the cache.
+  void extend(KeyValueCache& cache, const std::vector<std::int64_t>& ids, at::Tensor& logits);
   void backward(const LayerContext& context, const std::vector<std::int64_t>& ids);
 
   ModelOptions options_;
   TokenModel tokens_;
   LlamaNetwork network_;
-  RotaryTable rotary_;
+  Sights sights_;
   FlatParameters flat_;
   std::size_t lowest_;
   Workspace workspace_;
@@ -109,13 +111,20 @@ class LlamaModel final : public Model {
   bool is_checkpointing_ = false;
 };
 
-at::Tensor LlamaModel::run_layers(
-    const LayerContext& context, const std::vector<std::int64_t>& ids, std::size_t keep_from,
-    const std::function<void(std::size_t, const LayerState&)>& on_layer) {
+void LlamaModel::embed(const Pass& pass, const std::vector<std::int64_t>& ids, at::Tensor& x) {
+  const auto count = static_cast<std::int64_t>(ids.size());
+  ensure(x, {count, config().hidden_size});
+  const at::Tensor index = at::from_blob(const_cast<std::int64_t*>(ids.data()), {count}, at::kLong);
+  x.copy_(at::index_select(network_.embedding.value(pass.with_adapters), 0, index));
+  if (config().embedding_multiplier != 1) x.mul_(static_cast<float>(config().embedding_multiplier));
+}
+
+at::Tensor LlamaModel::run_layers(const LayerContext& context, const std::vector<std::int64_t>& ids,
+                                  std::size_t keep_from) {
   const auto input_of = [&](std::size_t layer) -> at::Tensor& {
     return layer >= keep_from && layer < layer_count() ? states_[layer].x : hidden_[layer % 2];
   };
-  embed(network_, context.pass, ids, input_of(0));
+  embed(context.pass, ids, input_of(0));
   for (std::size_t i = 0; i < layer_count(); ++i) {
     const bool is_kept = i >= keep_from && !is_checkpointing_;
     LayerState& state = is_kept ? states_[i] : passing_;
@@ -123,7 +132,6 @@ at::Tensor LlamaModel::run_layers(
     at::Tensor& out = input_of(i + 1);
     ensure(out, {context.rows(), config().hidden_size});
     layer_forward(network_.layers[i], context, state, out);
-    if (on_layer) on_layer(i, state);
   }
   return input_of(layer_count());
 }
@@ -145,11 +153,23 @@ void LlamaModel::backward(const LayerContext& context, const std::vector<std::in
   const at::Tensor index = at::from_blob(const_cast<std::int64_t*>(ids.data()),
                                          {static_cast<std::int64_t>(ids.size())}, at::kLong);
   at::Tensor gradient = network_.embedding.gradient;
-  gradient.index_add_(0, index, gradient_);
+  gradient.index_add_(0, index, gradient_, config().embedding_multiplier);
   // torch's embedding sends no gradient to the row of the padding token.
   const std::int64_t padding = config().pad_token_id.value_or(config().vocab_size);
   const std::int64_t row = padding < 0 ? padding + config().vocab_size : padding;
   if (row >= 0 && row < config().vocab_size) gradient.select(0, row).zero_();
+}
+
+void LlamaModel::extend(KeyValueCache& cache, const std::vector<std::int64_t>& ids,
+                        at::Tensor& logits) {
+  TokenBatch tokens;
+  tokens.batch = 1;
+  tokens.time = static_cast<std::int64_t>(ids.size());
+  LayerContext context = make_context(tokens, {are_adapters_enabled_, nullptr}, cache.length);
+  context.cache = &cache;
+  const at::Tensor hidden = run_layers(context, ids, layer_count());
+  cache.length += tokens.time;
+  head_logits(network_, context, hidden.narrow(0, tokens.time - 1, 1), logits);
 }
 
 std::vector<std::int64_t> LlamaModel::generate(const std::vector<std::int64_t>& prompt,
@@ -157,25 +177,24 @@ std::vector<std::int64_t> LlamaModel::generate(const std::vector<std::int64_t>& 
   const c10::InferenceMode guard;
   const auto length = static_cast<std::int64_t>(prompt.size());
   const Tensor ids = Tensor::from_i64({1, length}, prompt);
-  TokenBatch tokens = read_tokens({{"input_ids", ids}}, tokens_);
+  read_tokens({{"input_ids", ids}}, tokens_);
   const std::int64_t wanted = std::max<std::int64_t>(0, options.max_new_tokens);
   check_positions(length + wanted, tokens_);
   std::vector<std::int64_t> result;
   if (wanted == 0) return result;
 
   KeyValueCache cache(config(), length + wanted);
-  const Pass pass{are_adapters_enabled_, nullptr};
-  LayerContext context = make_context(tokens, pass);
-  const at::Tensor hidden =
-      run_layers(context, tokens.ids, layer_count(),
-                 [&](std::size_t layer, const LayerState& state) { cache.store(layer, state); });
-  cache.length = length;
   at::Tensor logits = at::empty({1, config().vocab_size}, at::kFloat);
-  head_logits(network_, context, hidden.narrow(0, length - 1, 1), logits);
-
-  rotary_.reserve(length + wanted);
-  context.time = 1;
+  std::vector<std::int64_t> fresh = prompt;
   while (true) {
+    // Longer sequences may turn by other frequencies, and then so do the keys of the cache.
+    if (sights_.reserve(cache.length + static_cast<std::int64_t>(fresh.size())) &&
+        cache.length > 0) {
+      fresh = prompt;
+      fresh.insert(fresh.end(), result.begin(), result.end());
+      cache.length = 0;
+    }
+    extend(cache, fresh, logits);
     if (options.cancel != nullptr && options.cancel->load())
       throw Error(ErrorKind::interrupted, "generating text: interrupted");
     const std::int64_t token = choose_token(logits, options.temperature, options.seed,
@@ -185,25 +204,18 @@ std::vector<std::int64_t> LlamaModel::generate(const std::vector<std::int64_t>& 
     const bool is_stop = std::find(options.stop_tokens.begin(), options.stop_tokens.end(), token) !=
                          options.stop_tokens.end();
     if (!goes_on || is_stop || static_cast<std::int64_t>(result.size()) == wanted) return result;
-    decode_token(network_, context, token, cache, logits);
+    fresh = {token};
   }
 }
 
 }  // namespace
 
 bool has_fast_step(const DecoderConfig& config) {
-  // A window over all positions is none, and sequences are never longer.
-  const bool hides_positions =
-      !config.slides.empty() && config.sliding_window < config.max_position_embeddings;
-  return config.activation == "silu" && !config.norm_adds_one &&
-         config.norm_places == DecoderConfig::NormPlaces::before &&
-         config.head_norm == DecoderConfig::HeadNorm::none && !config.has_fused_projections &&
-         config.embedding_multiplier == 1 && config.residual_multiplier == 1 &&
-         config.attention_scale == 1 / std::sqrt(static_cast<double>(config.head_dim)) &&
-         config.logits_divisor == 1 && config.attention_softcap == 0 &&
-         config.logits_softcap == 0 && config.attention_dropout == 0 &&
-         config.residual_dropout == 0 && !hides_positions && config.rope.rotary_fraction == 1 &&
-         !config.sliding_rope && !config.experts;
+  const bool has_gate = config.activation == "silu" || config.activation == "gelu_pytorch_tanh";
+  const bool has_norm_in_slice =
+      config.has_fused_projections && config.head_norm != DecoderConfig::HeadNorm::none;
+  return has_gate && !has_norm_in_slice && !config.experts && config.attention_dropout == 0 &&
+         config.residual_dropout == 0;
 }
 
 std::unique_ptr<Model> make_llama(const ModelOptions& options) {

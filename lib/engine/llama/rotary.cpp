@@ -60,19 +60,21 @@ RotaryTable::RotaryTable(const RopeConfig& rope, std::int64_t dim)
       dim_(static_cast<std::int64_t>(static_cast<double>(dim) * rope.rotary_fraction)),
       frequencies_(rotary_frequencies(rope, dim_)) {}
 
-void RotaryTable::reserve(std::int64_t positions) {
+bool RotaryTable::reserve(std::int64_t positions) {
   const bool is_long = rope_.type == RopeConfig::Type::longrope &&
                        positions > rope_.original_max_position_embeddings;
+  const bool has_changed = is_long != is_long_ && cos_.defined();
   if (is_long != is_long_) {
     is_long_ = is_long;
     frequencies_ = rotary_frequencies(rope_, dim_, is_long);
     cos_ = sin_ = at::Tensor();
   }
-  if (cos_.defined() && cos_.size(0) >= positions) return;
+  if (cos_.defined() && cos_.size(0) >= positions) return has_changed;
   const std::int64_t size = cos_.defined() ? std::max(positions, 2 * cos_.size(0)) : positions;
   const at::Tensor angles = at::outer(at::arange(size, at::kFloat), frequencies_);
   cos_ = at::cos(angles).mul(rope_.attention_factor);
   sin_ = at::sin(angles).mul(rope_.attention_factor);
+  return has_changed;
 }
 
 const float* RotaryTable::cos(std::int64_t position) const {

@@ -16,8 +16,9 @@ class RotaryTable {
  public:
   /// `dim`: width of a head, of which rope.rotary_fraction is rotated.
   RotaryTable(const RopeConfig& rope, std::int64_t dim);
-  /// Makes the table good for sequences of this length.
-  void reserve(std::int64_t positions);
+  /// Makes the table good for sequences of this length; true when that changed the angles of
+  /// positions that it already held (longrope).
+  bool reserve(std::int64_t positions);
   std::int64_t half() const { return frequencies_.size(0); }
   const float* cos(std::int64_t position) const;
   const float* sin(std::int64_t position) const;

@@ -38,7 +38,6 @@ struct ModelOptions {
   Compute compute = Compute::base;
   std::string device = "cpu";
   bool trainable = false;  ///< adapters' parameters require gradients; the base never does
-  bool packs = false;      ///< batches will hold several documents a row
 };
 
 struct ParameterInfo {
