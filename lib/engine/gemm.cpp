@@ -40,61 +40,85 @@ void for_widened_blocks(const at::Tensor& weight, Workspace& workspace, Body&& b
   }
 }
 
+// Calls body(input, output) with both in `type`: x and y themselves or copies, of which the
+// output goes back to y.
+template <typename Body>
+void in_type(at::ScalarType type, const at::Tensor& x, at::Tensor& y, bool accumulate,
+             Workspace& workspace, Body&& body) {
+  at::Tensor input = x;
+  if (x.scalar_type() != type) {
+    input = workspace.get(Slot::product_input, x.sizes(), type);
+    input.copy_(x);
+  }
+  if (y.scalar_type() == type) {
+    body(input, y, accumulate);
+    return;
+  }
+  at::Tensor output = workspace.get(Slot::product_output, y.sizes(), type);
+  body(input, output, false);
+  if (accumulate)
+    y.add_(output);
+  else
+    y.copy_(output);
+}
+
+void few_rows(const at::Tensor& x, const at::Tensor& weight, at::Tensor& y) {
+  const auto run = [&](const auto* values) {
+    few_row_product(x.const_data_ptr<float>(), x.size(0), values, weight.size(0), weight.size(1),
+                    y.mutable_data_ptr<float>());
+  };
+  if (weight.scalar_type() == at::kBFloat16)
+    run(static_cast<const Bf16*>(weight.const_data_ptr()));
+  else
+    run(weight.const_data_ptr<float>());
+}
+
 }  // namespace
 
+bool is_bf16_product(const at::Tensor& weight, std::int64_t rows) {
+  return weight.scalar_type() == at::kBFloat16 && rows > kFewRows && has_bf16_instructions();
+}
+
 void multiply(const at::Tensor& x, const at::Tensor& weight, at::Tensor& y, Workspace& workspace) {
-  const bool is_bf16 = weight.scalar_type() == at::kBFloat16;
-  if (x.size(0) <= kFewRows) {
-    if (is_bf16)
-      few_row_product(x.const_data_ptr<float>(), x.size(0),
-                      static_cast<const Bf16*>(weight.const_data_ptr()), weight.size(0),
-                      weight.size(1), y.mutable_data_ptr<float>());
-    else
-      few_row_product(x.const_data_ptr<float>(), x.size(0), weight.const_data_ptr<float>(),
-                      weight.size(0), weight.size(1), y.mutable_data_ptr<float>());
-  } else if (!is_bf16) {
-    at::mm_out(y, x, weight.t());
-  } else if (has_bf16_instructions()) {
-    at::Tensor rounded = workspace.get(Slot::rounded_input, x.sizes(), at::kBFloat16);
-    rounded.copy_(x);
-    at::Tensor product = workspace.get(Slot::rounded_product, y.sizes(), at::kBFloat16);
-    at::mm_out(product, rounded, weight.t());
-    y.copy_(product);
-  } else {
-    for_widened_blocks(weight, workspace,
-                       [&](std::int64_t begin, std::int64_t count, const at::Tensor& wide) {
-                         at::Tensor part = y.narrow(1, begin, count);
-                         at::mm_out(part, x, wide.t());
-                       });
-  }
+  const bool is_bf16 = is_bf16_product(weight, x.size(0));
+  in_type(is_bf16 ? at::kBFloat16 : at::kFloat, x, y, false, workspace,
+          [&](const at::Tensor& input, at::Tensor& output, bool /*accumulate*/) {
+            if (input.size(0) <= kFewRows) {
+              few_rows(input, weight, output);
+            } else if (is_bf16 || weight.scalar_type() == at::kFloat) {
+              at::mm_out(output, input, weight.t());
+            } else {
+              for_widened_blocks(
+                  weight, workspace,
+                  [&](std::int64_t begin, std::int64_t count, const at::Tensor& wide) {
+                    at::Tensor part = output.narrow(1, begin, count);
+                    at::mm_out(part, input, wide.t());
+                  });
+            }
+          });
 }
 
 void multiply_transposed(const at::Tensor& g, const at::Tensor& weight, at::Tensor& dx,
                          bool accumulate, Workspace& workspace) {
-  if (weight.scalar_type() != at::kBFloat16) {
-    if (accumulate)
-      dx.addmm_(g, weight);
-    else
-      at::mm_out(dx, g, weight);
-  } else if (has_bf16_instructions()) {
-    at::Tensor rounded = workspace.get(Slot::rounded_input, g.sizes(), at::kBFloat16);
-    rounded.copy_(g);
-    at::Tensor product = workspace.get(Slot::rounded_product, dx.sizes(), at::kBFloat16);
-    at::mm_out(product, rounded, weight);
-    if (accumulate)
-      dx.add_(product);
-    else
-      dx.copy_(product);
-  } else {
-    for_widened_blocks(weight, workspace,
-                       [&](std::int64_t begin, std::int64_t count, const at::Tensor& wide) {
-                         const at::Tensor part = g.narrow(1, begin, count);
-                         if (accumulate || begin > 0)
-                           dx.addmm_(part, wide);
-                         else
-                           at::mm_out(dx, part, wide);
-                       });
-  }
+  const bool is_bf16 = is_bf16_product(weight, g.size(0));
+  in_type(is_bf16 ? at::kBFloat16 : at::kFloat, g, dx, accumulate, workspace,
+          [&](const at::Tensor& input, at::Tensor& output, bool adds) {
+            const auto run = [&](const at::Tensor& part, const at::Tensor& matrix, bool adds_part) {
+              if (adds_part)
+                output.addmm_(part, matrix);
+              else
+                at::mm_out(output, part, matrix);
+            };
+            if (is_bf16 || weight.scalar_type() == at::kFloat) {
+              run(input, weight, adds);
+            } else {
+              for_widened_blocks(
+                  weight, workspace,
+                  [&](std::int64_t begin, std::int64_t count, const at::Tensor& wide) {
+                    run(input.narrow(1, begin, count), wide, adds || begin > 0);
+                  });
+            }
+          });
 }
 
 }  // namespace lora::engine

@@ -1,8 +1,9 @@
-// Products of f32 activations with a weight [out, in] stored in f32 or bf16.
+// Products of activations with a weight [out, in] stored in f32 or bf16.
 //
 // With a bf16 weight: processors with bf16 instructions multiply in bf16 (activations rounded, sums
 // in f32, products rounded to bf16); others widen the weight block by block and multiply in f32,
-// which is more exact and many times faster there than LibTorch's own bf16 product.
+// which is more exact and many times faster there than LibTorch's own bf16 product. Activations and
+// results are f32 or bf16; what differs from the product's own type is converted.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -10,6 +11,10 @@
 #include "engine/workspace.h"
 
 namespace lora::engine {
+
+/// Whether this weight is multiplied in bf16, so that activations may as well be stored in it. A
+/// few rows, as in generation, are better stored as f32.
+bool is_bf16_product(const at::Tensor& weight, std::int64_t rows);
 
 /// y [rows, out] = x [rows, in] . weight^T
 void multiply(const at::Tensor& x, const at::Tensor& weight, at::Tensor& y, Workspace& workspace);

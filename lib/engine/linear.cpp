@@ -1,11 +1,11 @@
 #include "engine/linear.h"
 
-#include <ATen/ops/addmm.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/sum.h>
 
 #include "engine/gemm.h"
 #include "engine/kernels/kernels.h"
+#include "engine/low_rank.h"
 
 namespace lora::engine {
 Linear::Linear(std::string module_path, Parameter& weight, Parameter* bias)
@@ -15,7 +15,9 @@ at::Tensor Linear::dropped(const at::Tensor& x, const LoraBranch& branch, const 
                            Workspace& workspace, Slot slot) const {
   if (!is_dropping(branch, pass)) return x;
   at::Tensor out = workspace.get(slot, x.sizes());
-  apply_dropout(x.const_data_ptr<float>(), x.numel(), branch.dropout,
+  if (x.scalar_type() != at::kFloat) out.copy_(x);
+  const at::Tensor& in = x.scalar_type() == at::kFloat ? x : out;
+  apply_dropout(in.const_data_ptr<float>(), x.numel(), branch.dropout,
                 dropout_key(branch.stream, *pass.dropout), out.mutable_data_ptr<float>());
   return out;
 }
@@ -35,8 +37,9 @@ void Linear::forward(const at::Tensor& x, at::Tensor& y, const Pass& pass, Works
     } else {
       product = workspace.get(Slot::low_rank, {x.size(0), branch.a.size(0)});
     }
-    multiply(dropped(x, branch, pass, workspace, Slot::dropped), branch.a, product, workspace);
-    y.addmm_(product, branch.b.t(), 1, branch.scaling);
+    low_rank_product(dropped(x, branch, pass, workspace, Slot::dropped), branch.a, product,
+                     workspace);
+    low_rank_add(product, branch.b.t(), branch.scaling, y, workspace);
     if (branch.bias.defined()) y.add_(branch.bias, branch.scaling);
   }
 }
@@ -47,9 +50,10 @@ void Linear::backward(const at::Tensor& x, const at::Tensor& g, const BranchProd
   if (dx != nullptr) multiply_transposed(g, site_.weight->value(true), *dx, accumulate, workspace);
   if (site_.weight->is_trainable()) {
     at::Tensor gradient = site_.weight->gradient;
-    gradient.addmm_(g.t(), x);
+    gradient.addmm_(g.to(at::kFloat).t(), x.to(at::kFloat));
   }
-  if (site_.bias != nullptr && site_.bias->is_trainable()) site_.bias->gradient.add_(g.sum(0));
+  if (site_.bias != nullptr && site_.bias->is_trainable())
+    site_.bias->gradient.add_(g.sum(0, false, at::kFloat));
   for (std::size_t i = 0; i < site_.branches.size(); ++i)
     branch_backward(site_.branches[i], products[i], x, g, pass, workspace, dx);
 }
@@ -59,18 +63,18 @@ void Linear::branch_backward(const LoraBranch& branch, const at::Tensor& product
                              const at::Tensor& x, const at::Tensor& g, const Pass& pass,
                              Workspace& workspace, at::Tensor* dx) const {
   at::Tensor v = workspace.get(Slot::low_rank_gradient, {g.size(0), branch.b.size(1)});
-  at::mm_out(v, g, branch.b);
+  low_rank_product(g, branch.b.t(), v, workspace);
   v.mul_(branch.scaling);
   if (branch.is_trainable()) {
-    at::Tensor b_gradient = branch.b_gradient;
-    b_gradient.addmm_(g.t(), product, 1, branch.scaling);
-    at::Tensor a_gradient = branch.a_gradient;
-    a_gradient.addmm_(v.t(), dropped(x, branch, pass, workspace, Slot::dropped));
-    if (branch.bias_gradient.defined()) branch.bias_gradient.add_(g.sum(0), branch.scaling);
+    low_rank_gradient(product, g, branch.scaling, branch.b_gradient.t(), workspace);
+    low_rank_gradient(v, dropped(x, branch, pass, workspace, Slot::dropped), 1, branch.a_gradient,
+                      workspace);
+    if (branch.bias_gradient.defined())
+      branch.bias_gradient.add_(g.sum(0, false, at::kFloat), branch.scaling);
   }
   if (dx == nullptr) return;
   if (!is_dropping(branch, pass)) {
-    dx->addmm_(v, branch.a);
+    low_rank_add(v, branch.a, 1, *dx, workspace);
     return;
   }
   at::Tensor part = workspace.get(Slot::dropped_gradient, x.sizes());

@@ -32,9 +32,9 @@ template <typename G, typename In, typename Out>
 void rms_norm_backward(const G* g, const In* x, const NormWeight& weight, std::int64_t rows,
                        bool accumulate, Out* dx);
 
-/// y += scale * x, where `x` has another type than y.
+/// out = y + scale * x; out may be y.
 template <typename T>
-void add_scaled(const T* x, std::int64_t count, float scale, float* y);
+void add_scaled(const float* y, const T* x, std::int64_t count, float scale, float* out);
 
 /// out = x, rounded or widened.
 template <typename In, typename Out>
@@ -111,6 +111,19 @@ void cross_entropy(float* logits, const std::int64_t* labels, std::int64_t rows,
 
 /// out = x * mask / (1 - p); the mask is a function of `key` and the element's index only.
 void apply_dropout(const float* x, std::int64_t count, double p, std::uint64_t key, float* out);
+
+/// The products of LoRA with bf16 activations x, y [rows, width]: the matrices of `rank` rows or
+/// columns are too thin for a general product, and stay f32. `p` [rows, rank], `factor`
+/// [rank, width].
+struct LowRank {
+  std::int64_t rows = 0, width = 0, rank = 0;
+};
+/// p = x factor^T
+void low_rank_product(const LowRank& shape, const Bf16* x, const float* factor, float* p);
+/// y += p factor
+void low_rank_add(const LowRank& shape, const float* p, const float* factor, Bf16* y);
+/// gradient [rank, width] += p^T x
+void low_rank_gradient(const LowRank& shape, const float* p, const Bf16* x, float* gradient);
 
 /// out[row, n] = sum_k weight[n, k] x[row, k] for few rows: reads the weight once.
 template <typename Weight>

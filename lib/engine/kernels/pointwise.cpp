@@ -11,10 +11,11 @@ namespace {
 constexpr std::int64_t kGrain = 16384;
 
 template <typename T>
-LORA_KERNEL void add_range(const T* x, std::int64_t count, float scale, float* y) {
+LORA_KERNEL void add_range(const float* y, const T* x, std::int64_t count, float scale,
+                           float* out) {
   std::int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) store(y + i, load(y + i) + load(x + i) * scale);
-  for (; i < count; ++i) y[i] += load_one(x + i) * scale;
+  for (; i + kLanes <= count; i += kLanes) store(out + i, load(y + i) + load(x + i) * scale);
+  for (; i < count; ++i) out[i] = y[i] + load_one(x + i) * scale;
 }
 
 template <typename In, typename Out>
@@ -49,9 +50,9 @@ void in_parallel(std::int64_t count, Body&& body) {
 }  // namespace
 
 template <typename T>
-void add_scaled(const T* x, std::int64_t count, float scale, float* y) {
+void add_scaled(const float* y, const T* x, std::int64_t count, float scale, float* out) {
   in_parallel(count, [&](std::int64_t begin, std::int64_t n) {
-    add_range(x + begin, n, scale, y + begin);
+    add_range(y + begin, x + begin, n, scale, out + begin);
   });
 }
 
@@ -73,8 +74,8 @@ void soft_cap_backward(float cap, const float* capped, std::int64_t count, float
   });
 }
 
-template void add_scaled(const float*, std::int64_t, float, float*);
-template void add_scaled(const Bf16*, std::int64_t, float, float*);
+template void add_scaled(const float*, const float*, std::int64_t, float, float*);
+template void add_scaled(const float*, const Bf16*, std::int64_t, float, float*);
 template void convert_all(const float*, std::int64_t, float, float*);
 template void convert_all(const float*, std::int64_t, float, Bf16*);
 template void convert_all(const Bf16*, std::int64_t, float, float*);

@@ -5,16 +5,18 @@
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
+#include <array>
 
 namespace lora::engine {
 namespace {
 
 constexpr std::int64_t kQueryBlock = 128;
 
-// One matrix of heads: all positions of one key head of one row of the batch.
+// One matrix of heads: all positions of one key head of one row of the batch, in f32.
 struct HeadMatrices {
   at::Tensor q, k, v;  ///< [time * group, dim], [time, dim], [time, dim]
 };
@@ -26,9 +28,17 @@ at::Tensor matrix(const at::Tensor& heads, std::int64_t index, std::int64_t rows
 
 HeadMatrices matrices(const AttentionInput& input, std::int64_t index) {
   const HeadShape& shape = input.shape;
-  return {matrix(input.q, index, shape.time * shape.group, shape.dim),
-          matrix(input.k, index, shape.time, shape.dim),
-          matrix(input.v, index, shape.time, shape.dim)};
+  return {matrix(input.q, index, shape.time * shape.group, shape.dim).to(at::kFloat),
+          matrix(input.k, index, shape.time, shape.dim).to(at::kFloat),
+          matrix(input.v, index, shape.time, shape.dim).to(at::kFloat)};
+}
+
+// An f32 matrix to compute in: the target itself, or one that keep() rounds into it.
+at::Tensor f32_target(const at::Tensor& target) {
+  return target.scalar_type() == at::kFloat ? target : at::zeros(target.sizes(), at::kFloat);
+}
+void keep(const at::Tensor& computed, const at::Tensor& target) {
+  if (!computed.is_same(target)) target.copy_(computed);
 }
 
 // Matrices go to threads whole when there are enough of them to keep every thread busy; otherwise
@@ -101,7 +111,8 @@ void attention(const AttentionInput& input, at::Tensor& out) {
   const HeadShape& shape = input.shape;
   for_each_matrix(shape.batch * shape.kv_heads, [&](std::int64_t index) {
     const HeadMatrices heads = matrices(input, index);
-    const at::Tensor result = matrix(out, index, shape.time * shape.group, shape.dim);
+    const at::Tensor target = matrix(out, index, shape.time * shape.group, shape.dim);
+    const at::Tensor result = f32_target(target);
     const Scratch scratch(shape, input.rule.cap == 0 ? 1 : 2);
     for (std::int64_t first = 0; first < shape.time; first += kQueryBlock) {
       const ScoreBlock block = block_of(input, index, first);
@@ -109,6 +120,7 @@ void attention(const AttentionInput& input, at::Tensor& out) {
       at::Tensor rows = query_rows(result, block);
       at::mm_out(rows, p, key_rows(heads.v, block));
     }
+    keep(result, target);
   });
 }
 
@@ -116,15 +128,16 @@ void attention_backward(const AttentionInput& input, const at::Tensor& g, at::Te
                         at::Tensor& dk, at::Tensor& dv) {
   const HeadShape& shape = input.shape;
   const ScoreRule& rule = input.rule;
-  dk.zero_();
-  dv.zero_();
   for_each_matrix(shape.batch * shape.kv_heads, [&](std::int64_t index) {
     const HeadMatrices heads = matrices(input, index);
     const std::int64_t all_rows = shape.time * shape.group;
-    const at::Tensor upstream = matrix(g, index, all_rows, shape.dim);
-    const at::Tensor q_gradient = matrix(dq, index, all_rows, shape.dim);
-    const at::Tensor k_gradient = matrix(dk, index, shape.time, shape.dim);
-    const at::Tensor v_gradient = matrix(dv, index, shape.time, shape.dim);
+    const at::Tensor upstream = matrix(g, index, all_rows, shape.dim).to(at::kFloat);
+    const std::array<at::Tensor, 3> targets{matrix(dq, index, all_rows, shape.dim),
+                                            matrix(dk, index, shape.time, shape.dim),
+                                            matrix(dv, index, shape.time, shape.dim)};
+    const at::Tensor q_gradient = f32_target(targets[0]);
+    const at::Tensor k_gradient = f32_target(targets[1]).zero_();
+    const at::Tensor v_gradient = f32_target(targets[2]).zero_();
     const Scratch scratch(shape, 3);
     for (std::int64_t first = 0; first < shape.time; first += kQueryBlock) {
       const ScoreBlock block = block_of(input, index, first);
@@ -140,6 +153,9 @@ void attention_backward(const AttentionInput& input, const at::Tensor& g, at::Te
       at::Tensor q_rows = query_rows(q_gradient, block);
       at::mm_out(q_rows, ds, key_rows(heads.k, block));
     }
+    keep(q_gradient, targets[0]);
+    keep(k_gradient, targets[1]);
+    keep(v_gradient, targets[2]);
   });
 }
 

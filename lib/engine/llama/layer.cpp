@@ -33,8 +33,7 @@ void finish_block(const Linear& linear, const at::Tensor& input, BranchProducts&
     if (context.config.residual_multiplier != 1) out.mul_(context.config.residual_multiplier);
     out.add_(residual);
   } else {
-    out.copy_(residual);
-    add_scaled(y, context.config.residual_multiplier, out);
+    add_scaled(residual, y, context.config.residual_multiplier, out);
   }
 }
 
@@ -62,7 +61,7 @@ void input_backward(const Parameter* norm, const at::Tensor& dx, const at::Tenso
     add_norm_weight_gradient(dx, x, context.config.rms_norm_eps, 1, norm->gradient);
   if (g == nullptr) return;
   if (norm == nullptr)
-    add_scaled(dx, 1, *g);
+    add_scaled(*g, dx, 1, *g);
   else
     norm_backward(dx, x, context.norm_weight(*norm), true, *g);
 }

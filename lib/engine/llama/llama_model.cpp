@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "engine/bridge.h"
+#include "engine/gemm.h"
 #include "engine/llama/cache.h"
 #include "engine/llama/head.h"
 #include "engine/llama/network.h"
@@ -83,8 +84,16 @@ class LlamaModel final : public Model {
   std::size_t layer_count() const { return network_.layers.size(); }
 
   LayerContext make_context(const TokenBatch& tokens, const Pass& pass, std::int64_t past = 0) {
-    return {config(),         workspace_, pass, tokens.batch, tokens.time, sights_.of(tokens, past),
-            tokens.key_mask()};
+    const bool is_bf16 =
+        is_bf16_product(network_.layers.front().down.weight().base, tokens.batch * tokens.time);
+    return {config(),
+            workspace_,
+            pass,
+            tokens.batch,
+            tokens.time,
+            sights_.of(tokens, past),
+            tokens.key_mask(),
+            is_bf16 ? at::kBFloat16 : at::kFloat};
   }
 
   // The scaled rows of the embedding, x [ids, hidden].

@@ -85,9 +85,10 @@ void heads_to_rows(const at::Tensor& heads, HeadShape shape, const Rotation& rot
             [&](auto* type) { merge_heads(in(heads, type), shape, rotation, out_of(rows, type)); });
 }
 
-void add_scaled(const at::Tensor& x, double scale, at::Tensor& y) {
+void add_scaled(const at::Tensor& y, const at::Tensor& x, double scale, at::Tensor& out) {
   with_type(x, [&](auto* type) {
-    add_scaled(in(x, type), x.numel(), static_cast<float>(scale), y.mutable_data_ptr<float>());
+    add_scaled(y.const_data_ptr<float>(), in(x, type), x.numel(), static_cast<float>(scale),
+               out.mutable_data_ptr<float>());
   });
 }
 

@@ -27,8 +27,8 @@ void rows_to_heads(const at::Tensor& rows, HeadShape shape, const Rotation& rota
 void heads_to_rows(const at::Tensor& heads, HeadShape shape, const Rotation& rotation,
                    at::Tensor& rows);
 
-/// y (f32) += scale * x.
-void add_scaled(const at::Tensor& x, double scale, at::Tensor& y);
+/// out = y + scale * x, y and out f32; out may be y.
+void add_scaled(const at::Tensor& y, const at::Tensor& x, double scale, at::Tensor& out);
 /// out = scale * x in out's type.
 void scale_into(const at::Tensor& x, double scale, at::Tensor& out);
 
