@@ -40,6 +40,10 @@ void add_scaled(const float* y, const T* x, std::int64_t count, float scale, flo
 template <typename In, typename Out>
 void convert_all(const In* x, std::int64_t count, float scale, Out* out);
 
+/// out [ceil(rows / 2), columns, 2]: neighbouring rows of x [rows, columns] rounded and
+/// interleaved, the last of an odd number with zeros. Runs on the calling thread.
+void pack_pairs(const float* x, std::int64_t rows, std::int64_t columns, Bf16* out);
+
 /// What a gated feed-forward block does to its gate.
 enum class Gate { silu, gelu_tanh };
 

@@ -42,12 +42,15 @@ LORA_INLINE Floats load(const Bf16* p) {
   std::memcpy(&halves, p, sizeof halves);
   return (Floats)(__builtin_convertvector(halves, Words) << 16);
 }
-/// Rounds to the nearest, ties to even; a NaN stays one.
-LORA_INLINE void store(Bf16* p, const Floats& v) {
+/// The bits of the nearest bf16, ties to even; a NaN stays one.
+LORA_INLINE Words rounded_bits(const Floats& v) {
   const Words bits = (Words)v;
   const Words rounded = (bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16;
   const Words quiet = (bits >> 16) | 0x40U;
-  const Halves halves = __builtin_convertvector(v == v ? rounded : quiet, Halves);
+  return v == v ? rounded : quiet;
+}
+LORA_INLINE void store(Bf16* p, const Floats& v) {
+  const Halves halves = __builtin_convertvector(rounded_bits(v), Halves);
   std::memcpy(p, &halves, sizeof halves);
 }
 

@@ -1,78 +1,23 @@
 #include "engine/llama/attention.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
-#include <c10/core/InferenceMode.h>
 
 #include <algorithm>
 #include <array>
 
+#include "engine/llama/attention_plan.h"
+
 namespace lora::engine {
 namespace {
 
-constexpr std::int64_t kQueryBlock = 128;
-
-// One matrix of heads: all positions of one key head of one row of the batch, in f32.
-struct HeadMatrices {
-  at::Tensor q, k, v;  ///< [time * group, dim], [time, dim], [time, dim]
-};
-
-at::Tensor matrix(const at::Tensor& heads, std::int64_t index, std::int64_t rows,
-                  std::int64_t dim) {
+at::Tensor matrix_of(const at::Tensor& heads, std::int64_t index, std::int64_t rows,
+                     std::int64_t dim) {
   return heads.view({-1, rows, dim}).select(0, index);
 }
-
-HeadMatrices matrices(const AttentionInput& input, std::int64_t index) {
-  const HeadShape& shape = input.shape;
-  return {matrix(input.q, index, shape.time * shape.group, shape.dim).to(at::kFloat),
-          matrix(input.k, index, shape.time, shape.dim).to(at::kFloat),
-          matrix(input.v, index, shape.time, shape.dim).to(at::kFloat)};
-}
-
-// An f32 matrix to compute in: the target itself, or one that keep() rounds into it.
-at::Tensor f32_target(const at::Tensor& target) {
-  return target.scalar_type() == at::kFloat ? target : at::zeros(target.sizes(), at::kFloat);
-}
-void keep(const at::Tensor& computed, const at::Tensor& target) {
-  if (!computed.is_same(target)) target.copy_(computed);
-}
-
-// Matrices go to threads whole when there are enough of them to keep every thread busy; otherwise
-// the products themselves use all threads.
-template <typename Body>
-void for_each_matrix(std::int64_t count, Body&& body) {
-  const std::int64_t threads = at::get_num_threads();
-  if (count % threads != 0 && count < 4 * threads) {
-    for (std::int64_t i = 0; i < count; ++i) body(i);
-    return;
-  }
-  at::parallel_for(0, count, 1, [&](std::int64_t begin, std::int64_t end) {
-    const c10::InferenceMode guard;  // thread-local
-    for (std::int64_t i = begin; i < end; ++i) body(i);
-  });
-}
-
-// The queries from `first` on of one matrix, and the keys that any of them sees.
-ScoreBlock block_of(const AttentionInput& input, std::int64_t index, std::int64_t first) {
-  const HeadShape& shape = input.shape;
-  const std::int64_t row = index / shape.kv_heads * shape.time;
-  ScoreBlock block;
-  block.group = shape.group;
-  block.queries = std::min(kQueryBlock, shape.time - first);
-  block.first_query = first;
-  if (input.key_mask != nullptr) block.key_mask = input.key_mask + row;
-  if (input.first_visible != nullptr) {
-    block.first_visible = input.first_visible + row;
-    block.first_key = block.first_visible[first];
-  }
-  block.keys = first + block.queries - block.first_key;
-  return block;
-}
-
 at::Tensor query_rows(const at::Tensor& heads, const ScoreBlock& block) {
   return heads.narrow(0, block.first_query * block.group, block.queries * block.group);
 }
@@ -83,8 +28,8 @@ at::Tensor key_rows(const at::Tensor& heads, const ScoreBlock& block) {
 // Matrices of scores for one block at a time.
 class Scratch {
  public:
-  Scratch(const HeadShape& shape, int count)
-      : buffer_(at::empty({count, std::min(kQueryBlock, shape.time) * shape.group * shape.time},
+  Scratch(const HeadShape& shape, const AttentionPlan& plan, int count)
+      : buffer_(at::empty({count, std::min(plan.queries, shape.time) * shape.group * shape.time},
                           at::kFloat)) {}
   at::Tensor get(int index, const ScoreBlock& block) const {
     const std::int64_t rows = block.queries * block.group;
@@ -96,67 +41,86 @@ class Scratch {
 };
 
 // Probabilities of a block in matrix 0, with a cap its slopes in matrix 1.
-at::Tensor probabilities(const HeadMatrices& heads, const ScoreBlock& block, const ScoreRule& rule,
-                         const Scratch& scratch) {
+at::Tensor probabilities(const at::Tensor& q, const at::Tensor& k, const ScoreBlock& block,
+                         const ScoreRule& rule, const Scratch& scratch) {
   at::Tensor p = scratch.get(0, block);
-  at::mm_out(p, query_rows(heads.q, block), key_rows(heads.k, block).t());
+  at::mm_out(p, q, k.t());
   float* slopes = rule.cap == 0 ? nullptr : scratch.get(1, block).mutable_data_ptr<float>();
   causal_softmax(block, rule, p.mutable_data_ptr<float>(), slopes);
   return p;
 }
 
+// target = product, rounded where the target is bf16.
+template <typename Product>
+void into(at::Tensor target, Product&& product) {
+  if (target.scalar_type() == at::kFloat) {
+    product(target);
+    return;
+  }
+  at::Tensor wide = at::empty(target.sizes(), at::kFloat);
+  product(wide);
+  target.copy_(wide);
+}
+
 }  // namespace
 
 void attention(const AttentionInput& input, at::Tensor& out) {
+  if (has_bf16_attention(input)) return attention_bf16(input, out);
   const HeadShape& shape = input.shape;
-  for_each_matrix(shape.batch * shape.kv_heads, [&](std::int64_t index) {
-    const HeadMatrices heads = matrices(input, index);
-    const at::Tensor target = matrix(out, index, shape.time * shape.group, shape.dim);
-    const at::Tensor result = f32_target(target);
-    const Scratch scratch(shape, input.rule.cap == 0 ? 1 : 2);
-    for (std::int64_t first = 0; first < shape.time; first += kQueryBlock) {
-      const ScoreBlock block = block_of(input, index, first);
-      const at::Tensor p = probabilities(heads, block, input.rule, scratch);
-      at::Tensor rows = query_rows(result, block);
-      at::mm_out(rows, p, key_rows(heads.v, block));
-    }
-    keep(result, target);
+  const AttentionPlan plan = plan_attention(shape);
+  const at::Tensor all_k = input.k.to(at::kFloat);
+  const at::Tensor all_v = input.v.to(at::kFloat);
+  const std::int64_t rows = shape.time * shape.group;
+  for_each_block(input, plan, [&](std::int64_t index, const ScoreBlock& block) {
+    const Scratch scratch(shape, plan, input.rule.cap == 0 ? 1 : 2);
+    const at::Tensor q =
+        query_rows(matrix_of(input.q, index, rows, shape.dim), block).to(at::kFloat);
+    const at::Tensor k = key_rows(matrix_of(all_k, index, shape.time, shape.dim), block);
+    const at::Tensor v = key_rows(matrix_of(all_v, index, shape.time, shape.dim), block);
+    const at::Tensor p = probabilities(q, k, block, input.rule, scratch);
+    into(query_rows(matrix_of(out, index, rows, shape.dim), block),
+         [&](at::Tensor& target) { at::mm_out(target, p, v); });
   });
 }
 
 void attention_backward(const AttentionInput& input, const at::Tensor& g, at::Tensor& dq,
                         at::Tensor& dk, at::Tensor& dv) {
+  if (has_bf16_attention(input)) return attention_backward_bf16(input, g, dq, dk, dv);
   const HeadShape& shape = input.shape;
   const ScoreRule& rule = input.rule;
-  for_each_matrix(shape.batch * shape.kv_heads, [&](std::int64_t index) {
-    const HeadMatrices heads = matrices(input, index);
-    const std::int64_t all_rows = shape.time * shape.group;
-    const at::Tensor upstream = matrix(g, index, all_rows, shape.dim).to(at::kFloat);
-    const std::array<at::Tensor, 3> targets{matrix(dq, index, all_rows, shape.dim),
-                                            matrix(dk, index, shape.time, shape.dim),
-                                            matrix(dv, index, shape.time, shape.dim)};
-    const at::Tensor q_gradient = f32_target(targets[0]);
-    const at::Tensor k_gradient = f32_target(targets[1]).zero_();
-    const at::Tensor v_gradient = f32_target(targets[2]).zero_();
-    const Scratch scratch(shape, 3);
-    for (std::int64_t first = 0; first < shape.time; first += kQueryBlock) {
-      const ScoreBlock block = block_of(input, index, first);
-      const at::Tensor p = probabilities(heads, block, rule, scratch);
-      const at::Tensor upper = query_rows(upstream, block);
+  const AttentionPlan plan = plan_attention(shape);
+  const at::Tensor all_k = input.k.to(at::kFloat);
+  const at::Tensor all_v = input.v.to(at::kFloat);
+  const std::array<std::int64_t, 4> sizes{plan.deals, plan.matrices, shape.time, shape.dim};
+  const at::Tensor k_sums = at::zeros(sizes, at::kFloat);
+  const at::Tensor v_sums = at::zeros(sizes, at::kFloat);
+  const std::int64_t rows = shape.time * shape.group;
+  for_each_deal(input, plan, [&](std::int64_t index, std::int64_t deal, const auto& for_blocks) {
+    const at::Tensor keys = matrix_of(all_k, index, shape.time, shape.dim);
+    const at::Tensor values = matrix_of(all_v, index, shape.time, shape.dim);
+    const at::Tensor k_gradient = k_sums.select(0, deal).select(0, index);
+    const at::Tensor v_gradient = v_sums.select(0, deal).select(0, index);
+    const Scratch scratch(shape, plan, 3);
+    for_blocks([&](const ScoreBlock& block) {
+      const auto queries = [&](const at::Tensor& heads) {
+        return query_rows(matrix_of(heads, index, rows, shape.dim), block);
+      };
+      const at::Tensor q = queries(input.q).to(at::kFloat);
+      const at::Tensor upper = queries(g).to(at::kFloat);
+      const at::Tensor k = key_rows(keys, block);
+      const at::Tensor p = probabilities(q, k, block, rule, scratch);
       at::Tensor ds = scratch.get(2, block);
-      at::mm_out(ds, upper, key_rows(heads.v, block).t());
+      at::mm_out(ds, upper, key_rows(values, block).t());
       const float* slopes = rule.cap == 0 ? nullptr : scratch.get(1, block).const_data_ptr<float>();
       causal_softmax_backward(block, rule, p.const_data_ptr<float>(), slopes,
                               ds.mutable_data_ptr<float>());
       key_rows(v_gradient, block).addmm_(p.t(), upper);
-      key_rows(k_gradient, block).addmm_(ds.t(), query_rows(heads.q, block));
-      at::Tensor q_rows = query_rows(q_gradient, block);
-      at::mm_out(q_rows, ds, key_rows(heads.k, block));
-    }
-    keep(q_gradient, targets[0]);
-    keep(k_gradient, targets[1]);
-    keep(v_gradient, targets[2]);
+      key_rows(k_gradient, block).addmm_(ds.t(), q);
+      into(queries(dq), [&](at::Tensor& target) { at::mm_out(target, ds, k); });
+    });
   });
+  dk.copy_(k_sums.sum(0).view(dk.sizes()));
+  dv.copy_(v_sums.sum(0).view(dv.sizes()));
 }
 
 }  // namespace lora::engine
