@@ -38,7 +38,11 @@ TEST_CASE("products with thin factors agree with f64 for f32 and bf16 activation
           CHECK(relative(y, sum) < (type == at::kFloat ? 1e-6 : 3e-3));
           // bf16 results are rounded once.
           if (type == at::kBFloat16)
-            CHECK((f64(y) - sum).abs().lt(sum.abs() * 0x1.01p-8 + sum.abs().max() * 2e-7).all().item<bool>());
+            CHECK((f64(y) - sum)
+                      .abs()
+                      .lt(sum.abs() * 0x1.01p-8 + sum.abs().max() * 2e-7)
+                      .all()
+                      .item<bool>());
           at::Tensor gradient = f.clone();
           const at::Tensor wanted = f64(f) + 2 * expected.t().mm(f64(x));
           engine::low_rank_gradient(p, x, 2, gradient, workspace);
