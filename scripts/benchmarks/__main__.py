@@ -6,6 +6,7 @@ import tempfile
 from benchmarks import (
     base_lock,
     diff_pairs,
+    generation,
     machine,
     startup,
     tokenizer,
@@ -23,6 +24,7 @@ BENCHES = {
     "tokenizer": tokenizer.run,
     "first_step": training.run_first_step,
     "training": training.run,
+    "generation": generation.run,
     "verify_merged": verify_merged.run,
 }
 

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
 from benchmarks import machine
 from benchmarks.process import Bench, megabytes, median
 
+
+
+@dataclasses.dataclass
+class Case:
+    peer_dtype: str
+    targets: str
+    batch: int
+    seq_len: int
+    compute: str = ""  # the peer's dtype
+    flags: tuple[str, ...] = ()
+
+    def computes(self) -> str:
+        return self.compute or self.peer_dtype
+
+
 CASES = {
-    "f32-all-linear-4x256": ("f32", "all-linear", 4, 256),
-    "bf16-all-linear-4x256": ("bf16", "all-linear", 4, 256),
-    "bf16-qv-4x256": ("bf16", "q_proj,v_proj", 4, 256),
-    "f32-all-linear-1x1024": ("f32", "all-linear", 1, 1024),
-    "bf16-all-linear-1x1024": ("bf16", "all-linear", 1, 1024),
+    "f32-all-linear-4x256": Case("f32", "all-linear", 4, 256),
+    "f32-all-linear-1x1024": Case("f32", "all-linear", 1, 1024),
+    "f32-compute-bf16-4x256": Case("f32", "all-linear", 4, 256, compute="bf16"),
+    "f32-checkpointing-4x256": Case("f32", "all-linear", 4, 256, flags=("--checkpointing", "layer")),
+    "bf16-all-linear-4x256": Case("bf16", "all-linear", 4, 256),
+    "bf16-all-linear-1x1024": Case("bf16", "all-linear", 1, 1024),
+    "bf16-qv-4x256": Case("bf16", "q_proj,v_proj", 4, 256),
+    "bf16-checkpointing-4x256": Case("bf16", "all-linear", 4, 256, flags=("--checkpointing", "layer")),
 }
 
 
@@ -25,14 +44,21 @@ def prepare(bench: Bench) -> None:
         bench.measure(bench.lora, "init-base", "--from", bench.model, "--dtype", "bf16", "-o", "bf16")
 
 
-def lora_command(bench: Bench, dtype: str, targets: str, batch: int, seq_len: int, steps: int) -> list[object]:
-    base = bench.model if dtype == "f32" else bench.folder / "bf16"
+def lora_command(bench: Bench, case: Case, steps: int) -> list[object]:
+    base = bench.model if case.peer_dtype == "f32" else bench.folder / "bf16"
     shutil.rmtree(bench.folder / "run", ignore_errors=True)
     return [
-        bench.lora, "train", "--base", base, "--data", "corpus.txt", "--no-shuffle", "--compute", dtype,
-        "--target-modules", targets, "-r", 8, "--steps", steps, "--batch-size", batch, "--seq-len", seq_len,
-        "--schedule", "constant", "--warmup", 0, "--run-dir", "run",
+        bench.lora, "train", "--base", base, "--data", "corpus.txt", "--no-shuffle", "--compute", case.computes(),
+        "--target-modules", case.targets, "-r", 8, "--steps", steps, "--batch-size", case.batch,
+        "--seq-len", case.seq_len, "--schedule", "constant", "--warmup", 0, "--run-dir", "run", *case.flags,
     ]  # fmt: skip
+
+
+def peer_command(bench: Bench, case: Case, steps: int) -> tuple[object, ...]:
+    corpus = bench.folder / "corpus.txt"
+    return bench.python(
+        "peft_train.py", bench.model, corpus, case.peer_dtype, case.targets, case.batch, case.seq_len, steps
+    )
 
 
 def step_rates(bench: Bench) -> list[float]:
@@ -43,23 +69,20 @@ def step_rates(bench: Bench) -> list[float]:
 def run(bench: Bench) -> None:
     prepare(bench)
     steps = 3 if bench.is_quick else 5
-    for name, (dtype, targets, batch, seq_len) in CASES.items():
+    for name, case in CASES.items():
         if bench.only and name not in bench.only:
             continue
-        if dtype == "bf16" and not machine.has_bf16() and not bench.only:
+        if case.computes() == "bf16" and not machine.has_bf16() and not bench.only:
             print(f"{name:24} left out: bf16 is emulated here, minutes a step (training:{name} runs it)")
             continue
         ours, theirs, our_peak, their_peak = [], [], [], []
+        tokens = case.batch * case.seq_len
         for _ in range(bench.rounds):
-            peer = bench.measure(
-                *bench.python(
-                    "peft_train.py", bench.model, bench.folder / "corpus.txt", dtype, targets, batch, seq_len, steps
-                )
-            )
+            peer = bench.measure(*peer_command(bench, case, steps))
             seconds = json.loads(peer.output.splitlines()[-1])["step_seconds"]
-            theirs.append(median([batch * seq_len / s for s in seconds[1:]]))
+            theirs.append(median([tokens / s for s in seconds[1:]]))
             their_peak.append(peer.peak_bytes)
-            mine = bench.measure(*lora_command(bench, dtype, targets, batch, seq_len, steps))
+            mine = bench.measure(*lora_command(bench, case, steps))
             ours.append(median(step_rates(bench)[1:]))
             our_peak.append(mine.peak_bytes)
         ratios = [a / b for a, b in zip(ours, theirs)]
@@ -74,15 +97,10 @@ def run(bench: Bench) -> None:
 def run_first_step(bench: Bench) -> None:
     """Whole processes that make one step, from start to exit."""
     prepare(bench)
+    case = CASES["f32-all-linear-4x256"]
     ours, theirs = [], []
     for _ in range(bench.rounds):
-        theirs.append(
-            bench.measure(
-                *bench.python(
-                    "peft_train.py", bench.model, bench.folder / "corpus.txt", "f32", "all-linear", 4, 256, 1
-                )
-            ).seconds
-        )
-        ours.append(bench.measure(*lora_command(bench, "f32", "all-linear", 4, 256, 1)).seconds)
+        theirs.append(bench.measure(*peer_command(bench, case, 1)).seconds)
+        ours.append(bench.measure(*lora_command(bench, case, 1)).seconds)
     ratio = median([a / b for a, b in zip(ours, theirs)])
     print(f"one step of 4x256, f32: lora {median(ours):5.1f} s, peft {median(theirs):5.1f} s, {ratio:.2f}x")
