@@ -62,6 +62,13 @@ void in_type(at::ScalarType type, const at::Tensor& x, at::Tensor& y, bool accum
     y.copy_(output);
 }
 
+void add_product(const at::Tensor& a, const at::Tensor& b, bool accumulate, at::Tensor& out) {
+  if (accumulate)
+    out.addmm_(a, b);
+  else
+    at::mm_out(out, a, b);
+}
+
 void few_rows(const at::Tensor& x, const at::Tensor& weight, at::Tensor& y) {
   const auto run = [&](const auto* values) {
     few_row_product(x.const_data_ptr<float>(), x.size(0), values, weight.size(0), weight.size(1),
@@ -76,25 +83,37 @@ void few_rows(const at::Tensor& x, const at::Tensor& weight, at::Tensor& y) {
 }  // namespace
 
 bool is_bf16_product(const at::Tensor& weight, std::int64_t rows) {
-  return weight.scalar_type() == at::kBFloat16 && rows > kFewRows && has_bf16_instructions();
+  return weight.defined() && weight.scalar_type() == at::kBFloat16 && rows > kFewRows &&
+         has_bf16_instructions();
+}
+
+void multiply_widened(const at::Tensor& x, const at::Tensor& weight, at::Tensor& y,
+                      Workspace& workspace) {
+  for_widened_blocks(weight, workspace,
+                     [&](std::int64_t begin, std::int64_t count, const at::Tensor& wide) {
+                       at::Tensor part = y.narrow(1, begin, count);
+                       at::mm_out(part, x, wide.t());
+                     });
+}
+
+void multiply_transposed_widened(const at::Tensor& g, const at::Tensor& weight, at::Tensor& dx,
+                                 bool accumulate, Workspace& workspace) {
+  for_widened_blocks(weight, workspace,
+                     [&](std::int64_t begin, std::int64_t count, const at::Tensor& wide) {
+                       add_product(g.narrow(1, begin, count), wide, accumulate || begin > 0, dx);
+                     });
 }
 
 void multiply(const at::Tensor& x, const at::Tensor& weight, at::Tensor& y, Workspace& workspace) {
   const bool is_bf16 = is_bf16_product(weight, x.size(0));
   in_type(is_bf16 ? at::kBFloat16 : at::kFloat, x, y, false, workspace,
           [&](const at::Tensor& input, at::Tensor& output, bool /*accumulate*/) {
-            if (input.size(0) <= kFewRows) {
+            if (input.size(0) <= kFewRows)
               few_rows(input, weight, output);
-            } else if (is_bf16 || weight.scalar_type() == at::kFloat) {
+            else if (is_bf16 || weight.scalar_type() == at::kFloat)
               at::mm_out(output, input, weight.t());
-            } else {
-              for_widened_blocks(
-                  weight, workspace,
-                  [&](std::int64_t begin, std::int64_t count, const at::Tensor& wide) {
-                    at::Tensor part = output.narrow(1, begin, count);
-                    at::mm_out(part, input, wide.t());
-                  });
-            }
+            else
+              multiply_widened(input, weight, output, workspace);
           });
 }
 
@@ -103,21 +122,10 @@ void multiply_transposed(const at::Tensor& g, const at::Tensor& weight, at::Tens
   const bool is_bf16 = is_bf16_product(weight, g.size(0));
   in_type(is_bf16 ? at::kBFloat16 : at::kFloat, g, dx, accumulate, workspace,
           [&](const at::Tensor& input, at::Tensor& output, bool adds) {
-            const auto run = [&](const at::Tensor& part, const at::Tensor& matrix, bool adds_part) {
-              if (adds_part)
-                output.addmm_(part, matrix);
-              else
-                at::mm_out(output, part, matrix);
-            };
-            if (is_bf16 || weight.scalar_type() == at::kFloat) {
-              run(input, weight, adds);
-            } else {
-              for_widened_blocks(
-                  weight, workspace,
-                  [&](std::int64_t begin, std::int64_t count, const at::Tensor& wide) {
-                    run(input.narrow(1, begin, count), wide, adds || begin > 0);
-                  });
-            }
+            if (is_bf16 || weight.scalar_type() == at::kFloat)
+              add_product(input, weight, adds, output);
+            else
+              multiply_transposed_widened(input, weight, output, adds, workspace);
           });
 }
 

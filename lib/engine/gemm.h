@@ -16,6 +16,12 @@ namespace lora::engine {
 /// few rows, as in generation, are better stored as f32.
 bool is_bf16_product(const at::Tensor& weight, std::int64_t rows);
 
+/// The products of f32 matrices with a bf16 weight that is widened block by block.
+void multiply_widened(const at::Tensor& x, const at::Tensor& weight, at::Tensor& y,
+                      Workspace& workspace);
+void multiply_transposed_widened(const at::Tensor& g, const at::Tensor& weight, at::Tensor& dx,
+                                 bool accumulate, Workspace& workspace);
+
 /// y [rows, out] = x [rows, in] . weight^T
 void multiply(const at::Tensor& x, const at::Tensor& weight, at::Tensor& y, Workspace& workspace);
 

@@ -1,5 +1,6 @@
 #include "support/torch_testing.h"
 //
+#include "engine/gemm.h"
 #include "engine/kernels/kernels.h"
 
 namespace lora {
@@ -178,6 +179,63 @@ TEST_CASE("heads go to their layout rotated and come back", "[engine]") {
   engine::split_heads(in(rows), shape, engine::Rotation{}, out(actual));
   engine::merge_heads(in(actual), shape, engine::Rotation{}, out(back));
   CHECK(back.equal(rows));
+}
+
+// Kernels in bf16 round what the same kernel gives in f32 for the same numbers.
+TEST_CASE("kernels on bf16 give the rounded results of f32", "[engine]") {
+  const auto bf16 = [](const at::Tensor& tensor) { return tensor.to(at::kBFloat16); };
+  const auto bits = [](const at::Tensor& tensor) {
+    return static_cast<const engine::Bf16*>(tensor.const_data_ptr());
+  };
+  const auto target = [](at::Tensor& tensor) {
+    return static_cast<engine::Bf16*>(tensor.mutable_data_ptr());
+  };
+  for (const std::int64_t width : kWidths) {
+    const at::Tensor x = bf16(random({5, width}, 1));
+    const at::Tensor g = bf16(random({5, width}, 2));
+    const at::Tensor wide_x = x.to(at::kFloat);
+    const at::Tensor wide_g = g.to(at::kFloat);
+    const at::Tensor weight = random({width}, 3);
+    const engine::NormWeight norm{in(weight), width, 0, 1e-5F};
+    at::Tensor y = at::empty_like(x);
+    at::Tensor wide_y = at::empty_like(wide_x);
+    engine::rms_norm(bits(x), norm, 5, target(y));
+    engine::rms_norm(in(wide_x), norm, 5, out(wide_y));
+    CHECK(y.equal(bf16(wide_y)));
+    engine::rms_norm_backward(bits(g), bits(x), norm, 5, false, target(y));
+    engine::rms_norm_backward(in(wide_g), in(wide_x), norm, 5, false, out(wide_y));
+    CHECK(y.equal(bf16(wide_y)));
+    const engine::GateShape shape{5, width, width};
+    engine::gated(engine::Gate::silu, bits(x), bits(g), shape, target(y));
+    engine::gated(engine::Gate::silu, in(wide_x), in(wide_g), shape, out(wide_y));
+    CHECK(y.equal(bf16(wide_y)));
+    at::Tensor sum = wide_g.clone();
+    engine::add_scaled(in(wide_g), bits(x), 5 * width, 0.5F, out(sum));
+    CHECK(distance(sum, wide_g + wide_x * 0.5) < 1e-6);
+    at::Tensor pairs = at::empty({3, width, 2}, at::kBFloat16);
+    engine::pack_pairs(in(wide_x), 5, width, target(pairs));
+    const at::Tensor padded = at::cat({x, at::zeros({1, width}, at::kBFloat16)});
+    CHECK(pairs.equal(padded.view({3, 2, width}).transpose(1, 2)));
+  }
+}
+
+TEST_CASE("products with a weight that is widened block by block agree with f64", "[engine]") {
+  engine::Workspace workspace;
+  // Three blocks of rows: those of so wide a weight have 64 each.
+  const at::Tensor weight = random({150, 20000}, 1).to(at::kBFloat16);
+  const at::Tensor wide = weight.to(at::kDouble);
+  const at::Tensor x = random({6, 20000}, 2);
+  at::Tensor y = at::empty({6, 150});
+  engine::multiply_widened(x, weight, y, workspace);
+  const at::Tensor expected = x.to(at::kDouble).mm(wide.t());
+  CHECK(distance(y, expected) < 1e-6 * expected.abs().max().item<double>());
+  at::Tensor dx = at::empty_like(x);
+  engine::multiply_transposed_widened(y, weight, dx, false, workspace);
+  const at::Tensor gradient = y.to(at::kDouble).mm(wide);
+  const double tolerance = 2e-6 * gradient.abs().max().item<double>();
+  CHECK(distance(dx, gradient) < tolerance);
+  engine::multiply_transposed_widened(y, weight, dx, true, workspace);
+  CHECK(distance(dx, gradient * 2) < tolerance * 2);
 }
 
 TEST_CASE("a part of a head turns by given positions, in slices of wider rows", "[engine]") {

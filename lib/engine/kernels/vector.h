@@ -2,7 +2,8 @@
 //
 // GCC's vector extension compiles to SSE, AVX2 or AVX-512 instructions depending on the function it
 // is inlined into, and to plain code elsewhere. LORA_KERNEL compiles a function once for each level
-// and picks one at run time, so one build runs everywhere.
+// and picks one at run time, so one build runs everywhere. Tests of a single level define it
+// themselves.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +13,8 @@
 
 #pragma GCC diagnostic ignored "-Wpsabi"
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
+#if defined(LORA_KERNEL)
+#elif defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
     !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define LORA_KERNEL __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
