@@ -21,6 +21,7 @@ struct LoraBranch {
   at::Tensor bias;       ///< [out] or undefined
   at::Tensor magnitude;  ///< [out] or undefined (DoRA)
   at::Tensor norm;       ///< [out], DoRA's norm while it cannot change; undefined: to be computed
+  at::Tensor weight_squares;  ///< f64 [out], |W|^2 for DoRA's norm; undefined: to be computed
   at::Tensor a_gradient, b_gradient, bias_gradient, magnitude_gradient;
   double scaling = 1;
   double dropout = 0;

@@ -23,7 +23,7 @@ class GenericModel final : public Model {
         tokens_(network_->tokens()),
         flat_(bind_adapters(options, network_->layers().sites(), Gradients::autograd)) {
     network_->layers().source().fill_missing();
-    if (!options.trainable) keep_norms();
+    keep_norms(options.trainable);
   }
 
   std::vector<ParameterInfo> parameters() const override {
@@ -107,11 +107,16 @@ class GenericModel final : public Model {
   }
 
  private:
-  // Frozen weights and factors have one norm for good.
-  void keep_norms() {
+  // Frozen weights and factors have one norm for good; while factors train, the weights have.
+  void keep_norms(bool is_training) {
     for (LoraSite* site : network_->layers().sites().layers)
-      for (LoraBranch& branch : site->branches)
-        if (branch.magnitude.defined()) branch.norm = dora_norm(*site, branch);
+      for (LoraBranch& branch : site->branches) {
+        if (!branch.magnitude.defined()) continue;
+        if (is_training)
+          branch.weight_squares = dora_squares(*site);
+        else
+          branch.norm = dora_norm(*site, branch);
+      }
   }
 
   // Attention that looks ahead must not see the padding of shorter rows.

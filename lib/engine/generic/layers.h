@@ -28,7 +28,11 @@ at::Tensor activate(const std::string& name, const at::Tensor& x);
 /// Dropout of the base model (not of LoRA): x itself outside training or with rate 0.
 at::Tensor drop(const at::Tensor& x, double rate, std::uint64_t stream, const Pass& pass);
 
-/// DoRA's |W + scaling * B A| of each output, [out], without a gradient.
+/// DoRA's |W + scaling * B A| of each output, [out], without a gradient. Uses the branch's
+/// weight_squares when they are there.
 at::Tensor dora_norm(const LoraSite& site, const LoraBranch& branch);
+
+/// |W|^2 of each output in f64, which stays while the weight does.
+at::Tensor dora_squares(const LoraSite& site);
 
 }  // namespace lora::engine
