@@ -55,14 +55,16 @@ std::shared_ptr<RowPatch> add_patch(const TokenRows& tokens, const Sites& sites)
 
 // What the factors of a base-changing initialisation leave of the weights. A weight under two names
 // changes under both, as in PEFT, where it is one tensor.
-void change_base(const Adapter& adapter, const Sites& sites) {
+void change_base(const Adapter& adapter, const ModelOptions& options, const Sites& sites) {
   const auto change = base_change_of(adapter.config);
   if (!change) return;
   for (const LoraModule& module : adapter.modules) {
     const LoraSite& site = *find_site(sites, module.module_path);
     const ChangedLayer layer{module.module_path, site.kind, module.rank, module.scaling};
     const at::Tensor& weight = site.weight->base;
-    const FactorPair factors = first_factors(*change, layer, weight);
+    const FactorPair factors = options.first_factors != nullptr
+                                   ? known_factors(*options.first_factors, module.module_path)
+                                   : first_factors(*change, layer, weight);
     const at::Tensor rest = without_factors(*change, layer, weight, factors);
     const std::string name = site.weight->stored_name;
     for (Parameter& parameter : *sites.parameters)
@@ -201,7 +203,7 @@ FlatParameters bind_adapters(const ModelOptions& options, const Sites& sites, Gr
   FlatParameters flat;
   for (std::size_t i = 0; i < options.adapters.size(); ++i) {
     const Adapter& adapter = *options.adapters[i];
-    change_base(adapter, sites);
+    change_base(adapter, options, sites);
     Patches patches;
     for (const LoraModule& module : adapter.modules)
       add_branch(adapter, i, module, *find_site(sites, module.module_path));

@@ -161,4 +161,13 @@ TensorMap first_factors_of(const Adapter& adapter, const Checkpoint& base, Compu
   return tensors;
 }
 
+FactorPair known_factors(const TensorMap& first_factors, const std::string& module_path) {
+  const auto a = first_factors.find(key_of(KeyRole::lora_a, module_path));
+  const auto b = first_factors.find(key_of(KeyRole::lora_b, module_path));
+  if (a == first_factors.end() || b == first_factors.end())
+    throw Error(ErrorKind::malformed,
+                "the first factors of " + module_path + " are missing, expected them recorded");
+  return {convert(a->second, at::kFloat), convert(b->second, at::kFloat)};
+}
+
 }  // namespace lora::engine

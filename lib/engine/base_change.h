@@ -58,4 +58,7 @@ at::Tensor without_factors(const BaseChange& change, const ChangedLayer& layer,
 /// alone.
 TensorMap first_factors_of(const Adapter& adapter, const Checkpoint& base, Compute compute);
 
+/// The pair of one module among them. Throws Error(malformed) when it is missing.
+FactorPair known_factors(const TensorMap& first_factors, const std::string& module_path);
+
 }  // namespace lora::engine

@@ -1,4 +1,5 @@
 #include "engine/generic/generic_model.h"
+#include "engine/grown_base.h"
 #include "engine/llama/llama_model.h"
 #include "engine/mlp/mlp_model.h"
 #include "engine/model.h"
@@ -7,8 +8,9 @@
 
 namespace lora::engine {
 
-std::unique_ptr<Model> make_model(const ModelOptions& options) {
-  if (options.base == nullptr) throw Error(ErrorKind::usage, "loading a model without a base");
+std::unique_ptr<Model> make_model(const ModelOptions& given) {
+  if (given.base == nullptr) throw Error(ErrorKind::usage, "loading a model without a base");
+  const ModelOptions options = with_rows_for_tokens(given);
   const std::string file = options.base->path.string();
   if (options.device != "cpu")
     throw Error(ErrorKind::unsupported,

@@ -24,14 +24,21 @@ Tokenizer Tokenizer::from_file(const std::filesystem::path& file) {
       std::make_unique<Impl>(read_tokenizer_file(file), file.string(), std::vector<AddedToken>{}));
 }
 
-Tokenizer Tokenizer::from_directory(const std::filesystem::path& directory) {
+Tokenizer Tokenizer::from_directory(const std::filesystem::path& directory,
+                                    const std::vector<std::string>& added) {
   const auto file = directory / "tokenizer.json";
   std::error_code ignored;
   if (!std::filesystem::exists(file, ignored))
     throw Error(ErrorKind::not_found,
                 "cannot load a tokenizer from " + directory.string() + ": it has no tokenizer.json")
         .in_file(file.string());
-  const SpecialTokens special = read_special_tokens(directory);
+  SpecialTokens special = read_special_tokens(directory);
+  for (const std::string& content : added) {
+    AddedToken token;
+    token.content = content;
+    token.normalized = true;
+    special.added.push_back(std::move(token));
+  }
   auto impl = std::make_unique<Impl>(read_tokenizer_file(file), file.string(), special.added);
   impl->set_special(special);
   return Tokenizer(std::move(impl));

@@ -97,6 +97,9 @@ TEST_CASE("a resumed run knows what its initialisation took out of the base") {
     broken.run_dir = fixture.folder / "broken";
     fixture.train(straight, surroundings);
     REQUIRE(interrupt_after(fixture, broken, surroundings, 3).steps == 3);
+    const TensorMap state =
+        read_safetensors(checkpoint_path(broken.run_dir, 3) / "state.safetensors").tensors;
+    REQUIRE(state.contains("first.base_model.model.fc1.lora_A.weight"));
     fixture.train(resuming(broken), surroundings);
     require_equal_results(straight.run_dir, broken.run_dir);
   }

@@ -89,6 +89,27 @@ TEST_CASE("LV316: rows of factors, copies and token indices against the base") {
   forbid_rule(sample.run(with_tokens({1, 287}), token_rows(2)), "LV316");
 }
 
+TEST_CASE("LV316: tokens that an adapter adds, all of them, are a note") {
+  VerifyCase sample;
+  set_llama(sample, true);
+  require_rule(sample.run(with_tokens({1, 289, 288}), token_rows(3)), "LV316", Severity::note,
+               "the adapter adds 2 tokens");
+  write_file(sample.adapter() / "added_tokens.json", R"({"<new>": 289})");
+  require_rule(sample.again(), "LV316", Severity::note, "the adapter adds 2 tokens");
+  write_file(sample.adapter() / "added_tokens.json", R"({"<new>": 290})");
+  require_rule(sample.again(), "LV316", Severity::warning, "has 291 tokens");
+  require_rule(sample.run(with_tokens({1, 289}), token_rows(2)), "LV316", Severity::error,
+               "expects 290 rows");
+  // A head of its own needs its own rows.
+  set_llama(sample, false);
+  AdapterConfig config = with_tokens({288});
+  require_rule(sample.run(config, token_rows(1)), "LV316", Severity::error, "expects 289 rows");
+  TensorMap both = token_rows(1);
+  both[kPrefix + "lm_head.token_adapter.trainable_tokens_delta"] = normal_tensor("h", {1, 64});
+  (*config.other["trainable_token_indices"].as_object())["lm_head"] = JsonArray{288};
+  require_rule(sample.run(config, both), "LV316", Severity::note, "the adapter adds 1 token");
+}
+
 TEST_CASE("LV316: a tokenizer larger than the base is a warning") {
   VerifyCase sample;
   set_llama(sample, false);

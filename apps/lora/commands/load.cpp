@@ -7,6 +7,7 @@
 #include "commands/commands.h"
 #include "commands/module_tree.h"
 #include "lora/base/error.h"
+#include "lora/checkpoint/tokenizer_files.h"
 #include "lora/format/safetensors.h"
 #include "lora/ops/adapter_set.h"
 #include "lora/ops/fit.h"
@@ -219,7 +220,7 @@ class Load final : public Command {
     std::optional<Tokenizer> tokenizer;
     std::vector<std::int64_t> prompt;
     if (prompt_) {
-      tokenizer = Tokenizer::from_directory(base.directory);
+      tokenizer = Tokenizer::from_directory(tokenizer_folder(base));
       prompt = encode_prompt(base, *tokenizer);
     }
     const auto model = context.engine().load_model(options);
@@ -237,6 +238,15 @@ class Load final : public Command {
     } else {
       generate(*model, base, *tokenizer, prompt, context, result);
     }
+  }
+
+  // An adapter with tokens of its own has the tokenizer that knows them beside it.
+  std::filesystem::path tokenizer_folder(const Checkpoint& base) const {
+    for (const Adapter* adapter : active_)
+      if (!adapter->tokens.empty() &&
+          std::filesystem::exists(adapter->directory() / kTokenizerName))
+        return adapter->directory();
+    return base.directory;
   }
 
   std::vector<std::int64_t> encode_prompt(const Checkpoint& base,

@@ -8,6 +8,7 @@
 #include "commands/commands.h"
 #include "commands/lora_flags.h"
 #include "lora/base/error.h"
+#include "lora/base/mapped_file.h"
 #include "lora/checkpoint/train_run.h"
 
 namespace lora::cli {
@@ -24,6 +25,25 @@ std::string loss_text(const TrainEvent& event) {
   return "loss " + number_text(event.loss) + ", " + rate_text(event.tokens_per_second);
 }
 
+// The lines of a text file, empty ones left out.
+std::vector<std::string> lines_of(const std::string& path) {
+  const auto file = MappedFile::open(path);
+  const std::string_view text(reinterpret_cast<const char*>(file->bytes().data()),
+                              file->bytes().size());
+  std::vector<std::string> lines;
+  for (std::size_t start = 0; start < text.size();) {
+    const std::size_t end = std::min(text.find('\n', start), text.size());
+    std::string_view line = text.substr(start, end - start);
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    if (!line.empty()) lines.emplace_back(line);
+    start = end + 1;
+  }
+  if (lines.empty())
+    throw Error(ErrorKind::usage, "--add-tokens " + path + " names no token, expected one a line")
+        .in_file(path);
+  return lines;
+}
+
 class Train final : public Command {
  public:
   void add_options(OptionSet& options) override {
@@ -36,6 +56,10 @@ class Train final : public Command {
     options.flag("-f,--force", o_.force, "replace an existing run directory");
     options.flag("-n,--dry-run", o_.dry_run, "check everything and print the plan, write nothing");
     lora_.add_to(options);
+    options.text(
+        "--add-tokens", add_tokens_, "FILE",
+        "new tokens, one a line: their rows are trained, and the tokenizer that knows them "
+        "is written beside the adapter");
     options.group("Training");
     options.integer("--steps", o_.steps, 1, "optimizer steps");
     options.number("--epochs", o_.epochs, 0, 1e9, "passes over the data (default: 3)");
@@ -115,6 +139,7 @@ class Train final : public Command {
     o_.data.assign(data_.begin(), data_.end());
     o_.eval_data.assign(eval_data_.begin(), eval_data_.end());
     o_.init = lora_.init();
+    if (add_tokens_) o_.add_tokens = lines_of(*add_tokens_);
     o_.threads = context.threads();
     o_.device = device_.value_or(context.default_device());
     o_.layer_checkpointing = checkpointing_ == "layer";
@@ -203,7 +228,7 @@ class Train final : public Command {
   TrainOptions o_;
   LoraFlags lora_;
   OpenCheckpointOptions base_options_;
-  std::optional<std::string> base_, adapter_, compute_, device_;
+  std::optional<std::string> base_, adapter_, compute_, device_, add_tokens_;
   std::vector<std::string> data_, eval_data_, betas_;
   std::string run_dir_;
   std::string checkpointing_ = "none";

@@ -17,6 +17,7 @@ namespace lora::engine {
 namespace {
 
 constexpr const char* kStateKey = "lora_train_state";
+constexpr std::string_view kFirst = "first.";
 
 Json json_of(const std::optional<double>& value) { return value ? Json(*value) : Json(nullptr); }
 
@@ -144,8 +145,9 @@ TensorMap saved_tensors(const at::Tensor& flat, const FlatParameters& parameters
 }
 
 void write_state(AtomicDirectory& directory, const FlatParameters& parameters, AdamW& optimizer,
-                 const RunState& state) {
+                 const RunState& state, const TensorMap& first_factors) {
   TensorMap tensors;
+  for (const auto& [key, tensor] : first_factors) tensors[std::string(kFirst) + key] = tensor;
   for (const TrainableParameter& parameter : parameters.layout) {
     const std::string& key = parameter.peft_key;
     tensors["exp_avg." + key] = slice_of(optimizer.first_moment(), parameter);
@@ -163,6 +165,14 @@ void write_state(AtomicDirectory& directory, const FlatParameters& parameters, A
 
 RunState read_run_state(const std::filesystem::path& checkpoint) {
   return parse_state(read_safetensors(checkpoint / kStateName));
+}
+
+TensorMap read_first_factors(const std::filesystem::path& checkpoint) {
+  const SafetensorsFile file = read_safetensors(checkpoint / kStateName);
+  TensorMap factors;
+  for (const auto& [name, tensor] : file.tensors)
+    if (name.starts_with(kFirst)) factors[name.substr(kFirst.size())] = tensor;
+  return factors;
 }
 
 RunState restore_state(const std::filesystem::path& checkpoint, FlatParameters& parameters,

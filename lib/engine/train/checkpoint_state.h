@@ -20,9 +20,13 @@ namespace lora::engine {
 
 inline constexpr const char* kStateName = "state.safetensors";
 
-/// Adds state.safetensors to a checkpoint under construction.
+/// Adds state.safetensors to a checkpoint under construction. `first_factors`: see ModelOptions;
+/// empty for an adapter that leaves the base alone.
 void write_state(AtomicDirectory& directory, const FlatParameters& parameters, AdamW& optimizer,
-                 const RunState& state);
+                 const RunState& state, const TensorMap& first_factors);
+
+/// The first factors that a checkpoint holds.
+TensorMap read_first_factors(const std::filesystem::path& checkpoint);
 
 /// Numbers only: enough to know where a checkpoint stands.
 RunState read_run_state(const std::filesystem::path& checkpoint);

@@ -33,6 +33,7 @@ void for_each_setting(Options& options, Visitor&& visit) {
   visit("shuffle", options.shuffle);
   visit("loss_on", options.loss_on);
   visit("init", options.init);
+  visit("add_tokens", options.add_tokens);
   visit("eval_every", options.eval_every);
   visit("early_stop", options.early_stop);
   visit("save_every", options.save_every);
@@ -48,6 +49,9 @@ Json to_json_value(double value) { return value; }
 Json to_json_value(const std::string& value) { return value; }
 Json to_json_value(Compute value) {
   return value == Compute::bf16 ? "bf16" : value == Compute::f32 ? "f32" : "base";
+}
+Json to_json_value(const std::vector<std::string>& value) {
+  return JsonArray(value.begin(), value.end());
 }
 template <typename T>
 Json to_json_value(const std::optional<T>& value) {
@@ -68,6 +72,13 @@ bool from_json_value(const Json& json, double& value) { return assign(value, jso
 bool from_json_value(const Json& json, std::string& value) {
   if (json.as_string() != nullptr) value = *json.as_string();
   return json.is_string();
+}
+bool from_json_value(const Json& json, std::vector<std::string>& value) {
+  if (!json.is_array()) return false;
+  value.clear();
+  for (const Json& item : *json.as_array())
+    if (item.is_string()) value.push_back(*item.as_string());
+  return value.size() == json.as_array()->size();
 }
 bool from_json_value(const Json& json, Compute& value) {
   const std::string* text = json.as_string();
@@ -199,6 +210,8 @@ void check_settings(const TrainOptions& o) {
     throw Error(ErrorKind::usage, "--eval-every needs --eval-data");
   if (o.data.empty())
     throw Error(ErrorKind::usage, "no training data was given").with_hint("pass --data FILE");
+  if (!o.add_tokens.empty() && o.initial_adapter != nullptr && !o.resume)
+    throw Error(ErrorKind::usage, "--add-tokens needs a new adapter, found --adapter");
   schedule_from_string(o.schedule);
   warmup_steps(o.warmup, 1);
 }

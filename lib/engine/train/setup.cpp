@@ -2,7 +2,9 @@
 
 #include <utility>
 
+#include "engine/base_change.h"
 #include "engine/train/adapter_init.h"
+#include "engine/train/checkpoint_state.h"
 #include "engine/train/settings.h"
 #include "engine/train/training_data.h"
 #include "lora/adapter/manifest.h"
@@ -46,6 +48,18 @@ void create_new_adapter(RunSetup& setup, const AdapterConfig& requested, const S
   set_weight_layout(setup.config, targets);
   setup.initial =
       create_adapter(setup.config, targets, base, options.init, options.seed, options.compute);
+  if (!base_change_of(setup.config)) return;
+  for (const auto& [key, tensor] : setup.initial.tensors)
+    if (const KeyRole role = parse_key(key).role;
+        role == KeyRole::lora_a || role == KeyRole::lora_b)
+      setup.first_factors[key] = tensor;
+}
+
+AdapterConfig requested_config(const RunSetup& setup) {
+  const TrainOptions& options = setup.options;
+  AdapterConfig config = options.adapter_config ? *options.adapter_config : AdapterConfig{};
+  train_added_tokens(config, setup.added, *options.base);
+  return config;
 }
 
 void reopen_continued_adapter(RunSetup& setup, const TrainRun& run) {
@@ -77,6 +91,15 @@ void restore_adapter(RunSetup& setup, const Sinks& sinks) {
   setup.config = recorded;
 }
 
+// A checkpoint holds the factors its run began with; others are found in the base again.
+void find_first_factors(RunSetup& setup) {
+  if (!base_change_of(setup.config) || !setup.first_factors.empty()) return;
+  setup.first_factors =
+      setup.checkpoint.empty()
+          ? first_factors_of(setup.initial, *setup.options.base, setup.options.compute)
+          : read_first_factors(setup.checkpoint);
+}
+
 }  // namespace
 
 RunSetup prepare_run(const TrainOptions& given, const Sinks& sinks) {
@@ -95,14 +118,17 @@ RunSetup prepare_run(const TrainOptions& given, const Sinks& sinks) {
   setup.guard = std::make_unique<BaseGuard>(*options.base, options.threads);
   setup.tokenizer = read_tokenizer_files(options.base->directory);
 
+  setup.added = add_tokens(*options.base, options.add_tokens);
+  if (setup.added.base) setup.options.base = setup.added.base.get();
+
   if (setup.resumed)
     restore_adapter(setup, sinks);
   else if (options.initial_adapter != nullptr)
     continue_adapter(setup, *options.initial_adapter);
   else
-    create_new_adapter(setup, options.adapter_config ? *options.adapter_config : AdapterConfig{},
-                       sinks);
+    create_new_adapter(setup, requested_config(setup), sinks);
 
+  find_first_factors(setup);
   setup.data = load_training_data(options, options.data, sinks);
   if (!options.eval_data.empty())
     setup.eval = load_training_data(options, options.eval_data, sinks);

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "engine/model.h"
+#include "engine/train/added_tokens.h"
 #include "engine/train/base_guard.h"
 #include "engine/train/plan.h"
 #include "lora/adapter/adapter.h"
@@ -22,6 +23,8 @@ struct RunSetup {
   TokenizerFiles tokenizer;               ///< of the base's folder
   AdapterConfig config;                   ///< of the adapter being trained, targets resolved
   Adapter initial;                        ///< new, continued, or that of the checkpoint
+  AddedTokens added;                      ///< what --add-tokens adds to the base
+  TensorMap first_factors;                ///< what its initialisation took out of the base
   JsonArray history;                      ///< of the adapter that is continued
   std::optional<RecordedFile> continued;  ///< its weights file
   Dataset data;

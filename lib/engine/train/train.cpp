@@ -25,6 +25,7 @@ ModelOptions model_options(const RunSetup& setup, const Adapter& adapter, bool t
   options.compute = setup.options.compute;
   options.device = setup.options.device;
   options.trainable = trainable;
+  if (!setup.first_factors.empty()) options.first_factors = &setup.first_factors;
   return options;
 }
 
@@ -137,7 +138,7 @@ class Run {
     AtomicDirectory staged(checkpoint_path(directory_.path(), state.step), write_options_);
     write_trained_adapter(staged, setup_.config, saved_tensors(parameters.values, parameters),
                           provenance(state), setup_.options.threads);
-    write_state(staged, parameters, optimizer, state);
+    write_state(staged, parameters, optimizer, state, setup_.first_factors);
     staged.commit();
     directory_.prune(setup_.options.keep);
   }
@@ -153,11 +154,13 @@ class Run {
     model_.reset();
 
     AdapterConfig config = setup_.config;
-    if (is_random_change(config))
-      make_plain(config, tensors,
-                 first_factors_of(setup_.initial, *setup_.options.base, setup_.options.compute));
+    if (is_random_change(config)) {
+      make_plain(config, tensors, setup_.first_factors);
+      setup_.first_factors.clear();
+    }
     AtomicDirectory staged(directory_.adapter(), write_options_);
     write_trained_adapter(staged, config, tensors, origin, setup_.options.threads);
+    write_tokenizer(staged, setup_.added, setup_.options.base->directory);
     const Adapter adapter = make_adapter(config, tensors, {});
     const ModelOptions options = model_options(setup_, adapter, false);
     write_probe(staged, probe_model(*surroundings_.make_model(options), options));

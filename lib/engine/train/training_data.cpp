@@ -17,10 +17,11 @@ std::filesystem::path directory_of(const Checkpoint& base) {
   return std::filesystem::is_directory(base.path, ignored) ? base.path : base.path.parent_path();
 }
 
-std::optional<Tokenizer> tokenizer_in(const std::filesystem::path& directory) {
+std::optional<Tokenizer> tokenizer_in(const std::filesystem::path& directory,
+                                      const std::vector<std::string>& added) {
   std::error_code ignored;
   if (!std::filesystem::exists(directory / "tokenizer.json", ignored)) return std::nullopt;
-  return Tokenizer::from_directory(directory);
+  return Tokenizer::from_directory(directory, added);
 }
 
 Error misfit(const Dataset& data, const std::string& found, const std::string& expected) {
@@ -73,7 +74,7 @@ Dataset load_training_data(const TrainOptions& options,
                            const std::vector<std::filesystem::path>& files, const Sinks& sinks) {
   const Checkpoint& base = *options.base;
   const std::filesystem::path directory = directory_of(base);
-  const std::optional<Tokenizer> tokenizer = tokenizer_in(directory);
+  const std::optional<Tokenizer> tokenizer = tokenizer_in(directory, options.add_tokens);
   const std::optional<ChatTemplate> chat_template = ChatTemplate::from_directory(directory);
   DataOptions data_options;
   data_options.tokenizer = tokenizer ? &*tokenizer : nullptr;

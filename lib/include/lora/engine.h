@@ -38,6 +38,11 @@ struct ModelOptions {
   Compute compute = Compute::base;
   std::string device = "cpu";
   bool trainable = false;  ///< adapters' parameters require gradients; the base never does
+  /// The factors that the adapter's initialisation (PiSSA, OLoRA) took out of the base, by
+  /// peft_key; null: they are worked out again.
+  const TensorMap* first_factors = nullptr;
+  /// Owner of `base` where the engine made it itself (a vocabulary that an adapter extends).
+  std::shared_ptr<const Checkpoint> owned_base;
 };
 
 struct ParameterInfo {
@@ -87,6 +92,8 @@ struct TrainOptions {
   /// default: A uniform within 1/sqrt(in), B zero (PEFT's true) | gaussian: A normal with deviation
   /// 1/rank, B zero | zero: A zero, B uniform within 1/sqrt(rank) | others: as PEFT has them.
   std::string init = "default";
+  /// New tokens, each the text of one: they follow the tokenizer's own, their rows are trained.
+  std::vector<std::string> add_tokens;
 
   std::optional<std::int64_t> steps;
   std::optional<double> epochs;  ///< neither: 3 epochs

@@ -90,9 +90,35 @@ void tied_embedding(const Subject& subject, Report& report) {
               .severity = {}});
 }
 
+// Rows that the adapter has tokens for and the table has not.
+std::set<std::int64_t> rows_beyond(const Adapter& adapter, const std::string& module_path,
+                                   std::int64_t rows) {
+  std::set<std::int64_t> beyond;
+  for (const TokenRows& tokens : adapter.tokens)
+    for (const std::int64_t index : tokens.indices)
+      if (tokens.module_path == module_path && index >= rows) beyond.insert(index);
+  return beyond;
+}
+
+// How many tokens the adapter adds to the vocabulary: it brings every row behind the end of the
+// embedding, and of a head of its own. 0 where rows would be missing.
+std::int64_t added_tokens(const Subject& subject) {
+  const ModuleInfo* embedding = input_embedding(subject);
+  const ModuleInfo* head = output_head(subject);
+  if (embedding == nullptr) return 0;
+  const std::int64_t rows = embedding->in_features;
+  const auto beyond = rows_beyond(subject.adapter, embedding->module_path, rows);
+  const auto count = static_cast<std::int64_t>(beyond.size());
+  if (count == 0 || *beyond.rbegin() != rows + count - 1) return 0;
+  const bool is_tied =
+      head == nullptr || subject.base->aliases.contains(head->module_path + std::string(kWeight));
+  return is_tied || rows_beyond(subject.adapter, head->module_path, rows) == beyond ? count : 0;
+}
+
 void vocabulary(const Subject& subject, Report& report) {
   if (subject.base == nullptr) return;
   const Adapter& adapter = subject.adapter;
+  const std::int64_t added = added_tokens(subject);
   std::map<std::string, std::pair<std::int64_t, std::int64_t>> rows;  // adapter's, base's
   const auto compare = [&](const std::string& name, std::int64_t found, std::int64_t expected) {
     if (found != expected) rows[name] = {found, expected};
@@ -114,7 +140,7 @@ void vocabulary(const Subject& subject, Report& report) {
     for (const TokenRows& tokens : adapter.tokens) {
       if (tokens.module_path != info.module_path || tokens.indices.empty()) continue;
       const std::int64_t last = *std::max_element(tokens.indices.begin(), tokens.indices.end());
-      if (last >= expected)
+      if (last >= expected + added)
         compare("trainable_token_indices of " + info.module_path, last + 1, expected);
     }
   }
@@ -127,8 +153,18 @@ void vocabulary(const Subject& subject, Report& report) {
     return;
   }
   const ModuleInfo* embedding = input_embedding(subject);
+  if (added > 0) {
+    const std::string size = std::to_string(embedding->in_features + added);
+    report.add("the adapter adds " + counted(static_cast<std::size_t>(added), "token") +
+                   " to the vocabulary of the base",
+               {.tensor = {},
+                .module = embedding->module_path,
+                .hint = "PEFT needs model.resize_token_embeddings(" + size +
+                        ") in front of it; lora load resizes by itself",
+                .severity = Severity::note});
+  }
   const auto beside = tokenizer_size(adapter.directory());
-  if (!beside || embedding == nullptr || *beside <= embedding->in_features) return;
+  if (!beside || embedding == nullptr || *beside <= embedding->in_features + added) return;
   report.add(
       "the tokenizer beside the adapter has " + std::to_string(*beside) +
           " tokens, the base's embedding " + std::to_string(embedding->in_features) +
@@ -188,7 +224,8 @@ const std::vector<Rule>& vocabulary_rules() {
       {{"LV316", "vocab-mismatch", Severity::error,
         "rows of embeddings, heads, lora_embedding_A, token indices and the tokenizer beside the "
         "adapter against the base",
-        "The vocabulary was resized in training (a warning when only the tokenizer says so).",
+        "The vocabulary was resized in training (a warning when only the tokenizer says so, a note "
+        "when the adapter brings every new row).",
         "resize the base in the same way, or drop the embedding part"},
        vocabulary},
       {{"LV317", "trainable-tokens-mismatch", Severity::error,

@@ -13,6 +13,7 @@ import pathlib
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
 from parity.comparison import compare_training, lora_logits, open_model, peft_logits
 from parity.families import inputs_of, make_gpt2
@@ -208,6 +209,56 @@ def kinds_pissa_of_random_columns(context: Context) -> None:
     for adapter in ("trained/adapter", "trained/checkpoints/step-000008"):
         worst = assert_close(adapter, lora_logits(context, adapter, base, inputs), theirs, LOADED_TOLERANCE)
     context.note(f"PEFT's load differs by {worst:.2g}")
+
+
+def check_added_tokens(context: Context, family: str, is_tied: bool) -> None:
+    """New tokens: their numbers are transformers', and PEFT loads the adapter on a base it has resized."""
+    if family == "gpt2":
+        base = make_gpt2(context)
+    else:
+        base = make_llama(context.root, context.folder / "base", tie_word_embeddings=is_tied)
+    words = ["<tool>", "licence-holder", "</tool>"]
+    (context.folder / "words.txt").write_text("\n".join(words) + "\n")
+    text = corpus(context.root).replace("the", "<tool>licence-holder</tool>")
+    (context.folder / "corpus.txt").write_text(text, encoding="utf-8")
+    train_ours(context, base, ["--add-tokens", "words.txt"], "run", 8, 5e-3)
+    adapter = context.folder / "run/adapter"
+
+    theirs = AutoTokenizer.from_pretrained(base)
+    first = len(theirs)
+    assert_equal("added", theirs.add_tokens(words), len(words))
+    ours = AutoTokenizer.from_pretrained(adapter)
+    for sample in ("a <tool> b", "licence-holder", text[:2000]):
+        assert_equal("ids of a text", ours(sample)["input_ids"], theirs(sample)["input_ids"])
+    model = open_model(base)
+    bare = open_model(base)
+    model.resize_token_embeddings(len(theirs), mean_resizing=False)
+    for table in {id(t): t for t in (model.get_input_embeddings(), model.get_output_embeddings())}.values():
+        with torch.no_grad():  # what was drawn is nobody's business: the adapter brings these rows
+            table.weight[first:] = 7.0
+    loaded = PeftModel.from_pretrained(model, adapter)
+    inputs = {"input_ids": torch.tensor([[5, first, 9, first + 2, 11, first + 1, 3]])}
+    expected = peft_logits(loaded, inputs)
+    worst = assert_close("logits", lora_logits(context, "run/adapter", base, inputs), expected, LOADED_TOLERANCE)
+    old = {"input_ids": torch.tensor([[5, 9, 11, 3]])}
+    moved = (peft_logits(loaded, old)[..., :first] - peft_logits(bare, old)).abs().max().item()
+    context.run("verify", "run/adapter", "--base", base, "--outputs")
+    context.note(f"logits differ by {worst:.1e}, training moved old ones by {moved:.2g}")
+
+
+@case
+def kinds_added_tokens_tied(context: Context) -> None:
+    check_added_tokens(context, "llama", True)
+
+
+@case
+def kinds_added_tokens_untied(context: Context) -> None:
+    check_added_tokens(context, "llama", False)
+
+
+@case
+def kinds_added_tokens_gpt2(context: Context) -> None:
+    check_added_tokens(context, "gpt2", True)
 
 
 @case

@@ -41,8 +41,10 @@ class Tokenizer {
  public:
   /// Reads `directory`/tokenizer.json, and names of special tokens from tokenizer_config.json, else
   /// special_tokens_map.json, else ids from config.json, where these exist. Throws
-  /// Error(not_found) when tokenizer.json is missing.
-  static Tokenizer from_directory(const std::filesystem::path& directory);
+  /// Error(not_found) when tokenizer.json is missing. `added` are further tokens, numbered after
+  /// those of the files, as transformers' add_tokens does.
+  static Tokenizer from_directory(const std::filesystem::path& directory,
+                                  const std::vector<std::string>& added = {});
 
   /// Reads one tokenizer.json; bos, eos, pad and unk stay unknown.
   static Tokenizer from_file(const std::filesystem::path& file);
