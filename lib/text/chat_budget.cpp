@@ -26,7 +26,14 @@ std::uint64_t bytes_of(const Dict& dict) {
 bool reaches_namespace(const Value& value) {
   if (const auto* bound = value.as<Bound>(); bound && bound->self)
     return reaches_namespace(*bound->self);
+  // A namespace may be among what a macro sees.
+  if (const auto* macro = value.as<Macro>()) return macro->surroundings != nullptr;
   return value.dict() && value.dict()->is_namespace;
+}
+
+TemplateFault too_deep() {
+  return {ErrorKind::resources,
+          "values are nested more than " + std::to_string(kMaxDepth) + " levels deep"};
 }
 
 }  // namespace
@@ -62,9 +69,7 @@ int RenderBudget::depth_with(int depth, const Value& inner) const {
 void RenderBudget::require_storable(const Value& value) const {
   if (reaches_namespace(value))
     throw TemplateFault{ErrorKind::unsupported, "a namespace inside another value"};
-  if (value.depth >= kMaxDepth)
-    throw TemplateFault{ErrorKind::resources, "values are nested more than " +
-                                                  std::to_string(kMaxDepth) + " levels deep"};
+  if (value.depth >= kMaxDepth) throw too_deep();
 }
 
 Value RenderBudget::text(std::string content) {
@@ -72,11 +77,11 @@ Value RenderBudget::text(std::string content) {
   return {std::shared_ptr<const std::string>(held(std::move(content), bytes))};
 }
 
-Value RenderBudget::list(List items) {
+Value RenderBudget::list(List items, Shape shape) {
   int depth = 1;
   for (const Value& item : items) depth = depth_with(depth, item);
   const std::uint64_t bytes = bytes_of(items);
-  return {held(std::move(items), bytes), depth};
+  return {held(std::move(items), bytes), depth, shape};
 }
 
 Value RenderBudget::dict(Dict dict) {
@@ -84,6 +89,18 @@ Value RenderBudget::dict(Dict dict) {
   for (const auto& [key, member] : dict.members) depth = depth_with(depth, member);
   const std::uint64_t bytes = bytes_of(dict);
   return {held(std::move(dict), bytes), depth};
+}
+
+Value RenderBudget::macro(const Statement& definition, std::vector<Dict> surroundings) {
+  if (surroundings.empty()) return {Macro{&definition, nullptr}};
+  int depth = 1;
+  std::uint64_t bytes = 0;
+  for (const Dict& scope : surroundings) {
+    bytes += bytes_of(scope);
+    for (const auto& [name, value] : scope.members) depth = std::max(depth, value.depth + 1);
+  }
+  if (depth >= kMaxDepth) throw too_deep();
+  return {Macro{&definition, held(std::move(surroundings), bytes)}, depth};
 }
 
 std::string RenderBudget::printed(const Value& value) {
@@ -96,13 +113,13 @@ std::uint64_t RenderBudget::written_size(const Value& value) {
   step();
   if (const std::string* text = value.string()) {
     look_through(text->size());
-    return 2 * text->size() + kNumber;
+    return 4 * text->size() + kNumber;
   }
   std::uint64_t bytes = kNumber;
   if (const List* list = value.list())
     for (const Value& item : *list) bytes += written_size(item);
   if (const Dict* dict = value.dict())
-    for (const auto& [key, member] : dict->members) bytes += 2 * key.size() + written_size(member);
+    for (const auto& [key, member] : dict->members) bytes += 4 * key.size() + written_size(member);
   return bytes;
 }
 

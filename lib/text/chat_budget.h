@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "lora/base/error.h"
 #include "text/chat_value.h"
@@ -39,8 +40,9 @@ class RenderBudget {
 
   Value text(std::string content);
   /// Both refuse values nested too deep and namespaces inside: what holds itself has no end.
-  Value list(List items);
+  Value list(List items, Shape shape = Shape::list);
   Value dict(Dict members);
+  Value macro(const Statement& definition, std::vector<Dict> surroundings);
   /// Refuses what no namespace may hold.
   void require_storable(const Value& value) const;
 

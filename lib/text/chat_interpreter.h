@@ -13,7 +13,7 @@ namespace lora::text {
 /// Throws Error(incompatible) for what the template itself refuses or cannot do with these values,
 /// Error(unsupported) for a construct outside the subset, Error(resources) when it does not end or
 /// takes more memory than its messages justify.
-RenderedChat run_template(const std::vector<Statement>& program, Dict variables,
+RenderedChat run_template(const std::vector<Statement>& program, Dict variables, const std::tm* now,
                           const std::string& context);
 
 }  // namespace lora::text

@@ -60,6 +60,8 @@ class Lexer {
       at_ = open + 2 + (sign == '-' || sign == '+' ? 1 : 0);
       if (what == '#') {
         skip_comment();
+      } else if (what == '%' && begins_raw()) {
+        raw();
       } else {
         inside(what == '{');
       }
@@ -107,6 +109,52 @@ class Lexer {
     }
     count_lines(end, at_);
     line_starting_ = at_ > end && source_[at_ - 1] == '\n';
+  }
+
+  // The position behind `word` and a closing mark, whose sign `sign` gets; npos where they are not.
+  std::size_t behind_tag(std::size_t at, std::string_view word, char& sign) const {
+    const auto skip_space = [&] {
+      while (at < source_.size() && is_space(source_[at])) ++at;
+    };
+    const std::string_view source = source_;
+    skip_space();
+    if (!source.substr(at).starts_with(word)) return std::string::npos;
+    at += word.size();
+    skip_space();
+    sign = at < source_.size() ? source_[at] : '\0';
+    if (sign == '-' || sign == '+') ++at;
+    return source.substr(at).starts_with("%}") ? at + 2 : std::string::npos;
+  }
+
+  bool begins_raw() const {
+    char sign = '\0';
+    return behind_tag(at_, "raw", sign) != std::string::npos;
+  }
+
+  // What stands between {% raw %} and {% endraw %} is text; the first takes no newline with it.
+  void raw() {
+    char sign = '\0';
+    const std::size_t begin = behind_tag(at_, "raw", sign);
+    count_lines(at_, begin);
+    close(begin, sign, false);
+    const std::size_t text_begin = at_;
+    for (std::size_t open = at_; (open = source_.find("{%", open)) != std::string::npos; ++open) {
+      const char first = open + 2 < source_.size() ? source_[open + 2] : '\0';
+      const std::size_t end =
+          behind_tag(open + (first == '-' || first == '+' ? 3 : 2), "endraw", sign);
+      if (end == std::string::npos) continue;
+      std::string text = source_.substr(text_begin, open - text_begin);
+      if (first == '-') {
+        while (!text.empty() && is_space(text.back())) text.pop_back();
+      } else if (first != '+') {
+        strip_indentation(text);
+      }
+      put_text(std::move(text));
+      count_lines(text_begin, end);
+      close(end, sign, true);
+      return;
+    }
+    fail("{% raw %} without {% endraw %}");
   }
 
   void skip_comment() {
@@ -172,14 +220,38 @@ class Lexer {
 
   void number() {
     const std::size_t begin = at_;
+    const auto at = [&](std::size_t ahead) {
+      return at_ + ahead < source_.size() ? source_[at_ + ahead] : '\0';
+    };
+    const auto skip_digits = [&](const char* letters) {
+      const auto belongs = [&](char c) {
+        return c != '\0' && (is_digit(c) || std::string_view(letters).find(c) != std::string::npos);
+      };
+      while (belongs(at(0)) || (at(0) == '_' && belongs(at(1)))) ++at_;
+    };
     bool is_float = false;
-    while (at_ < source_.size() && is_digit(source_[at_])) ++at_;
-    if (at_ + 1 < source_.size() && source_[at_] == '.' && is_digit(source_[at_ + 1])) {
-      is_float = true;
-      ++at_;
-      while (at_ < source_.size() && is_digit(source_[at_])) ++at_;
+    if (at(0) == '0' && (at(1) == 'x' || at(1) == 'o' || at(1) == 'b')) {
+      at_ += 2;
+      skip_digits("abcdefABCDEF");
+    } else {
+      skip_digits("");
+      // `list.0.name`: no number with a fraction follows a point.
+      const bool follows_point = begin > 0 && source_[begin - 1] == '.';
+      if (!follows_point && at(0) == '.' && is_digit(at(1))) {
+        is_float = true;
+        ++at_;
+        skip_digits("");
+      }
+      const std::size_t sign = at(1) == '-' || at(1) == '+' ? 1 : 0;
+      if (!follows_point && (at(0) == 'e' || at(0) == 'E') && is_digit(at(1 + sign))) {
+        is_float = true;
+        at_ += 1 + sign;
+        skip_digits("");
+      }
     }
-    put(is_float ? Kind::number : Kind::integer, source_.substr(begin, at_ - begin));
+    std::string text = source_.substr(begin, at_ - begin);
+    std::erase(text, '_');
+    put(is_float ? Kind::number : Kind::integer, std::move(text));
   }
 
   void string(char quote) {
@@ -209,6 +281,24 @@ class Lexer {
       value += kMeanings[i];
       return;
     }
+    if (c == '\n') {  // a string that goes on in the next line
+      ++line_;
+      return;
+    }
+    if (c >= '0' && c <= '7') {
+      std::uint32_t octal = 0;
+      std::size_t count = 0;
+      for (; count < 3 && at_ + count < source_.size() && source_[at_ + count] >= '0' &&
+             source_[at_ + count] <= '7';
+           ++count)
+        octal = 8 * octal + static_cast<std::uint32_t>(source_[at_ + count] - '0');
+      append_utf8(value, octal);
+      at_ += count - 1;
+      return;
+    }
+    if (c == 'N')
+      throw template_error(ErrorKind::unsupported, context_, line_,
+                           "a character by its name (\\N) is not supported");
     const std::size_t digits = c == 'x' ? 2 : c == 'u' ? 4 : c == 'U' ? 8 : 0;
     if (digits == 0) {
       (value += '\\') += c;

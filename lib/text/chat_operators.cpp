@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "text/chat_format.h"
 #include "text/chat_functions.h"
 #include "text/chat_text.h"
 
@@ -35,6 +36,19 @@ Value repeated(const std::string& text, std::int64_t times, RenderBudget& budget
   return budget.text(std::move(out));
 }
 
+Value repeated_list(const Value& list, std::int64_t times, RenderBudget& budget) {
+  constexpr std::int64_t kMost = 100'000;
+  const List& items = *list.list();
+  if (times > kMost) fault(ErrorKind::unsupported, "a list more than 100000 times");
+  List out;
+  for (std::int64_t i = 0; i < times; ++i) {
+    budget.step(1 + items.size());
+    budget.require(2 * (out.size() + items.size()) * sizeof(Value));
+    out.insert(out.end(), items.begin(), items.end());
+  }
+  return budget.list(std::move(out), list.shape);
+}
+
 Value arithmetic(const std::string& op, std::int64_t a, std::int64_t b) {
   std::int64_t result = 0;
   bool overflows = false;
@@ -55,6 +69,17 @@ Value arithmetic(const std::string& op, std::int64_t a, std::int64_t b) {
   return {result};
 }
 
+// Of whole numbers as long as the result is one.
+Value power(std::int64_t base, std::int64_t exponent) {
+  if (exponent < 0) return {std::pow(static_cast<double>(base), static_cast<double>(exponent))};
+  if (base == 0 || base == 1) return {exponent == 0 ? 1 : base};
+  if (base == -1) return {std::int64_t{exponent % 2 == 0 ? 1 : -1}};
+  std::int64_t result = 1;
+  for (std::int64_t i = 0; i < exponent; ++i)
+    result = *arithmetic("*", result, base).as<std::int64_t>();
+  return {result};
+}
+
 bool ordered(const std::string& op, const Value& left, const Value& right, RenderBudget& budget) {
   double x = 0;
   double y = 0;
@@ -64,6 +89,14 @@ bool ordered(const std::string& op, const Value& left, const Value& right, Rende
     order = left.string()->compare(*right.string());
   } else if (as_number(left, x) && as_number(right, y)) {
     order = x < y ? -1 : x > y ? 1 : 0;
+  } else if (left.list() && right.list() && left.shape == right.shape &&
+             left.shape <= Shape::tuple) {
+    const List& a = *left.list();
+    const List& b = *right.list();
+    std::size_t i = 0;
+    while (i < std::min(a.size(), b.size()) && are_equal(a[i], b[i], budget)) ++i;
+    if (i < std::min(a.size(), b.size())) return ordered(op, a[i], b[i], budget);
+    order = a.size() < b.size() ? -1 : a.size() > b.size() ? 1 : 0;
   } else {
     fault(ErrorKind::incompatible,
           "cannot compare " + described(left) + " and " + described(right) + " with " + op);
@@ -109,21 +142,29 @@ Value apply_binary(const std::string& op, const Value& left, const Value& right,
   if (op == "<" || op == "<=" || op == ">" || op == ">=") return {ordered(op, left, right, budget)};
   if (op == "+" && left.string() && right.string())
     return added(*left.string(), *right.string(), budget);
-  if (op == "+" && left.list() && right.list()) {
+  if (op == "+" && left.list() && right.list() && left.shape == right.shape &&
+      left.shape <= Shape::tuple) {
     budget.require((left.list()->size() + right.list()->size()) * 2 * sizeof(Value));
     List both = *left.list();
     both.insert(both.end(), right.list()->begin(), right.list()->end());
-    return budget.list(std::move(both));
+    return budget.list(std::move(both), left.shape);
+  }
+  if (op == "%" && left.string()) {
+    const bool is_tuple = right.list() && right.shape == Shape::tuple;
+    if (right.dict()) fault(ErrorKind::unsupported, "'%' of a text and a dict");
+    return printf_format(*left.string(), is_tuple ? *right.list() : List{right}, budget);
   }
   std::int64_t a = 0;
   std::int64_t b = 0;
-  if (as_integer(left, a) && as_integer(right, b) && op != "/") return arithmetic(op, a, b);
+  if (as_integer(left, a) && as_integer(right, b) && op != "/")
+    return op == "**" ? power(a, b) : arithmetic(op, a, b);
   double x = 0;
   double y = 0;
   if (as_number(left, x) && as_number(right, y)) {
     if (op == "+") return {x + y};
     if (op == "-") return {x - y};
     if (op == "*") return {x * y};
+    if (op == "**") return {std::pow(x, y)};
     if (y == 0) fault(ErrorKind::incompatible, "division by zero");
     if (op == "/") return {x / y};
     if (op == "//") return {std::floor(x / y)};
@@ -131,6 +172,10 @@ Value apply_binary(const std::string& op, const Value& left, const Value& right,
   }
   if (op == "*" && left.string() && as_integer(right, b))
     return repeated(*left.string(), b, budget);
+  if (op == "*" && right.string() && as_integer(left, a))
+    return repeated(*right.string(), a, budget);
+  if (op == "*" && left.list() && left.shape <= Shape::tuple && as_integer(right, b))
+    return repeated_list(left, b, budget);
   fault(ErrorKind::incompatible,
         "cannot apply " + op + " to " + described(left) + " and " + described(right));
 }

@@ -4,6 +4,8 @@
 #include <charconv>
 #include <cstdlib>
 #include <initializer_list>
+#include <iterator>
+#include <optional>
 
 namespace lora::text {
 namespace {
@@ -14,6 +16,12 @@ using SKind = Statement::Kind;
 
 constexpr int kMaxDepth = 100;
 constexpr int kMaxLinks = 20000;
+
+bool is_literal(std::string_view name) {
+  for (const std::string_view literal : {"true", "True", "false", "False", "none", "None"})
+    if (name == literal) return true;
+  return false;
+}
 
 class Parser {
  public:
@@ -115,7 +123,7 @@ class Parser {
       } else if (token.kind == Kind::print_begin) {
         Statement print = statement(SKind::print);
         take();
-        print.expressions.push_back(expression());
+        print.expressions.push_back(tuple());
         expect(Kind::print_end, "}}");
         out.push_back(std::move(print));
       } else {
@@ -142,6 +150,16 @@ class Parser {
     if (take_name("if")) return if_block();
     if (take_name("set")) return set_block();
     if (take_name("macro")) return macro_block();
+    if (take_name("call")) return call_block();
+    if (take_name("with")) return with_block();
+    if (take_name("filter")) {
+      Statement out = statement(SKind::filtered);
+      out.expressions.push_back(filter_chain(captured_name()));
+      end_of_block();
+      out.body = statements({"endfilter"});
+      closing();
+      return out;
+    }
     if (is_name("generation")) {
       Statement out = statement(SKind::generation);
       take();
@@ -168,15 +186,12 @@ class Parser {
 
   Statement for_block() {
     Statement out = statement(SKind::loop);
-    const bool in_brackets = take_symbol("(");
-    do out.names.push_back(expect_identifier());
-    while (take_symbol(","));
-    if (in_brackets) expect_symbol(")");
+    out.targets.push_back(target());
     if (!take_name("in")) fail(found() + ", expected in");
     // `if` filters the loop here and does not start an inline condition.
-    out.expressions.push_back(disjunction());
+    out.expressions.push_back(tuple_of([&] { return disjunction(); }));
     if (take_name("if")) out.expressions.push_back(expression());
-    if (is_name("recursive")) unsupported("a recursive loop");
+    out.is_recursive = take_name("recursive");
     end_of_block();
     out.body = statements({"else", "endfor"});
     if (peek_block_name() == "else") {
@@ -209,16 +224,15 @@ class Parser {
 
   Statement set_block() {
     Statement out = statement(SKind::set);
-    out.names.push_back(expect_identifier());
-    if (take_symbol(".")) out.text = expect_identifier();
-    while (out.text.empty() && take_symbol(",")) out.names.push_back(expect_identifier());
+    out.targets.push_back(target());
     if (take_symbol("=")) {
       out.expressions.push_back(tuple());
       end_of_block();
       return out;
     }
-    if (is_symbol("|")) unsupported("a filtered set block");
-    if (!out.text.empty() || out.names.size() != 1) fail(found() + ", expected '='");
+    if (out.targets[0].kind == EKind::tuple) fail(found() + ", expected '='");
+    Expression text = captured_name();
+    out.expressions.push_back(take_symbol("|") ? filter_chain(std::move(text)) : std::move(text));
     end_of_block();
     out.kind = SKind::set_block;
     out.body = statements({"endset"});
@@ -226,21 +240,90 @@ class Parser {
     return out;
   }
 
+  Statement with_block() {
+    Statement out = statement(SKind::with);
+    while (peek().kind != Kind::block_end) {
+      if (!out.targets.empty()) expect_symbol(",");
+      out.targets.push_back(single_target());
+      expect_symbol("=");
+      out.expressions.push_back(expression());
+    }
+    end_of_block();
+    out.body = statements({"endwith"});
+    closing();
+    return out;
+  }
+
+  Statement call_block() {
+    Statement out = statement(SKind::call);
+    out.names.emplace_back("caller");
+    std::vector<Expression> defaults;
+    if (is_symbol("(")) defaults = parameters(out);
+    out.expressions.push_back(signed_value(false));
+    if (out.expressions[0].kind != EKind::call) fail("no call in {% call %}");
+    std::move(defaults.begin(), defaults.end(), std::back_inserter(out.expressions));
+    end_of_block();
+    out.body = statements({"endcall"});
+    closing();
+    return out;
+  }
+
+  // What is assigned to: `a`, `a.b`, `a, b`, `a, (b, c)`.
+  Expression target() {
+    Expression first = single_target();
+    if (!is_symbol(",")) return first;
+    Expression all = with(node(EKind::tuple), std::move(first));
+    while (take_symbol(",")) {
+      if (is_symbol("=") || is_symbol(")") || is_name("in")) break;
+      all.items.push_back(single_target());
+    }
+    return all;
+  }
+
+  Expression single_target() {
+    const Depth depth(*this);
+    if (take_symbol("(")) {
+      Expression inner = target();
+      expect_symbol(")");
+      return inner;
+    }
+    Expression name = node(EKind::name);
+    name.text = expect_identifier();
+    if (is_literal(name.text)) fail("'" + name.text + "', which cannot be assigned to");
+    if (!take_symbol(".")) return name;
+    Expression member = node(EKind::attribute);
+    member.text = expect_identifier();
+    return with(std::move(member), std::move(name));
+  }
+
+  Expression captured_name() const { return node(EKind::name, kCaptured); }
+
   Statement macro_block() {
     Statement out = statement(SKind::macro);
     out.names.push_back(expect_identifier());
-    expect_symbol("(");
-    while (!take_symbol(")")) {
-      out.names.push_back(expect_identifier());
-      Expression absent;
-      absent.literal = Value::undefined(out.names.back());
-      out.expressions.push_back(take_symbol("=") ? expression() : std::move(absent));
-      if (!is_symbol(")")) expect_symbol(",");
-    }
+    out.expressions = parameters(out);
     end_of_block();
+    const bool outer_varargs = std::exchange(mentions_varargs_, false);
+    const bool outer_kwargs = std::exchange(mentions_kwargs_, false);
     out.body = statements({"endmacro"});
+    out.takes_varargs = std::exchange(mentions_varargs_, outer_varargs);
+    out.takes_kwargs = std::exchange(mentions_kwargs_, outer_kwargs);
     closing();
     return out;
+  }
+
+  // Adds the names to those of the macro; returns what each is when it is not given.
+  std::vector<Expression> parameters(Statement& macro) {
+    std::vector<Expression> defaults;
+    expect_symbol("(");
+    while (!take_symbol(")")) {
+      macro.names.push_back(expect_identifier());
+      Expression absent;
+      absent.literal = Value::undefined(macro.names.back());
+      defaults.push_back(take_symbol("=") ? expression() : std::move(absent));
+      if (!is_symbol(")")) expect_symbol(",");
+    }
+    return defaults;
   }
 
   Expression node(EKind kind, std::string text = {}) const {
@@ -266,11 +349,19 @@ class Parser {
   }
 
   Expression tuple() {
-    Expression first = expression();
+    return tuple_of([&] { return expression(); });
+  }
+
+  template <typename Item>
+  Expression tuple_of(Item&& item) {
+    Expression first = item();
     if (!is_symbol(",")) return first;
-    Expression list = with(node(EKind::list), std::move(first));
-    while (take_symbol(",")) list.items.push_back(expression());
-    return list;
+    Expression all = with(node(EKind::tuple), std::move(first));
+    while (take_symbol(",")) {
+      if (peek().kind == Kind::block_end || peek().kind == Kind::print_end) break;
+      all.items.push_back(item());
+    }
+    return all;
   }
 
   Expression expression() {
@@ -318,25 +409,30 @@ class Parser {
   }
 
   Expression comparison() {
-    Expression left = sum();
-    bool has_compared = false;
-    for (;;) {
-      Expression both = node(EKind::binary);
-      if (peek().kind == Kind::symbol && (is_symbol("==") || is_symbol("!=") || is_symbol("<") ||
-                                          is_symbol("<=") || is_symbol(">") || is_symbol(">="))) {
-        both.text = take().text;
-      } else if (take_name("in")) {
-        both.text = "in";
-      } else if (is_name("not") && peek(1).kind == Kind::name && peek(1).text == "in") {
-        take();
-        take();
-        both.text = "not in";
-      } else {
-        return left;
-      }
-      if (std::exchange(has_compared, true)) unsupported("a chain of comparisons");
-      left = with(std::move(both), std::move(left), sum());
+    Expression first = sum();
+    Expression chain = node(EKind::chain);
+    while (const auto op = comparison_operator()) {
+      count_link();
+      if (chain.items.empty()) chain.items.push_back(std::move(first));
+      chain.keywords.push_back(*op);
+      chain.items.push_back(sum());
     }
+    if (chain.items.empty()) return first;
+    if (chain.items.size() > 2) return chain;
+    chain.kind = EKind::binary;
+    chain.text = std::move(chain.keywords.front());
+    chain.keywords.clear();
+    return chain;
+  }
+
+  std::optional<std::string> comparison_operator() {
+    for (const std::string_view op : {"==", "!=", "<", "<=", ">", ">="})
+      if (is_symbol(op)) return take().text;
+    if (take_name("in")) return "in";
+    if (!is_name("not") || peek(1).kind != Kind::name || peek(1).text != "in") return std::nullopt;
+    take();
+    take();
+    return "not in";
   }
 
   template <typename Operand>
@@ -359,7 +455,9 @@ class Parser {
     return left_associative({"~"}, [&] { return product(); });
   }
   Expression product() {
-    return left_associative({"*", "/", "//", "%"}, [&] { return signed_value(true); });
+    return left_associative({"*", "/", "//", "%"}, [&] {
+      return left_associative({"**"}, [&] { return signed_value(true); });
+    });
   }
 
   Expression signed_value(bool with_filters) {
@@ -372,7 +470,6 @@ class Parser {
       out = primary();
     }
     out = postfix(std::move(out));
-    if (is_symbol("**")) unsupported("the operator **");
     return with_filters ? filters(std::move(out)) : out;
   }
 
@@ -389,9 +486,15 @@ class Parser {
         return out;
       case Kind::integer: {
         std::int64_t value = 0;
+        const bool has_base = token.text.size() > 2 && token.text[0] == '0';
+        const char letter = has_base ? token.text[1] : '0';
+        const int base = letter == 'x' ? 16 : letter == 'o' ? 8 : letter == 'b' ? 2 : 10;
+        const char* begin = token.text.data() + (base == 10 ? 0 : 2);
         const char* end = token.text.data() + token.text.size();
-        if (std::from_chars(token.text.data(), end, value).ec != std::errc())
-          fail("the number " + token.text + ", expected one of 64 bits");
+        const auto parsed = std::from_chars(begin, end, value, base);
+        if (parsed.ec == std::errc::result_out_of_range)
+          unsupported("the number " + token.text + ", which is beyond 64 bits,");
+        if (parsed.ec != std::errc() || parsed.ptr != end) fail("the number " + token.text);
         out.literal = {value};
         return out;
       }
@@ -406,6 +509,8 @@ class Parser {
         } else if (token.text == "none" || token.text == "None") {
           out.literal = Value::none();
         } else {
+          mentions_varargs_ = mentions_varargs_ || token.text == "varargs";
+          mentions_kwargs_ = mentions_kwargs_ || token.text == "kwargs";
           out.kind = EKind::name;
           out.text = token.text;
         }
@@ -421,7 +526,7 @@ class Parser {
   }
 
   Expression bracketed(std::string_view close, bool may_be_single) {
-    Expression list = node(EKind::list);
+    Expression list = node(may_be_single ? EKind::tuple : EKind::list);
     bool has_comma = false;
     while (!take_symbol(close)) {
       list.items.push_back(expression());
@@ -489,8 +594,12 @@ class Parser {
   void arguments(Expression& call) {
     expect_symbol("(");
     while (!take_symbol(")")) {
-      if (is_symbol("*")) unsupported("unpacking of arguments");
-      if (peek().kind == Kind::name && peek(1).kind == Kind::symbol && peek(1).text == "=") {
+      if (take_symbol("*")) {
+        call.items.push_back(with(node(EKind::unpacked), expression()));
+      } else if (take_symbol("**")) {
+        call.keywords.emplace_back();
+        call.values.push_back(expression());
+      } else if (peek().kind == Kind::name && peek(1).kind == Kind::symbol && peek(1).text == "=") {
         call.keywords.push_back(take().text);
         take();
         call.values.push_back(expression());
@@ -501,13 +610,22 @@ class Parser {
     }
   }
 
+  // One or more filters, in front of which there is no '|'.
+  Expression filter_chain(Expression value) {
+    do {
+      count_link();
+      Expression out = with(node(EKind::filter, expect_identifier()), std::move(value));
+      if (is_symbol("(")) arguments(out);
+      value = std::move(out);
+    } while (take_symbol("|"));
+    return value;
+  }
+
   Expression filters(Expression value) {
     for (;;) {
       count_link();
       if (take_symbol("|")) {
-        Expression out = with(node(EKind::filter, expect_identifier()), std::move(value));
-        if (is_symbol("(")) arguments(out);
-        value = std::move(out);
+        value = filter_chain(std::move(value));
       } else if (is_name("is")) {
         value = test(std::move(value));
       } else {
@@ -519,8 +637,9 @@ class Parser {
   Expression test(Expression value) {
     take();
     const bool is_negated = take_name("not");
-    Expression out = node(EKind::test, peek().text);
-    expect_identifier();
+    Expression out = node(EKind::test);
+    out.text = expect_identifier();
+    while (take_symbol(".")) out.text += "." + expect_identifier();
     out.items.push_back(std::move(value));
     const bool has_operand =
         peek().kind == Kind::string || peek().kind == Kind::integer ||
@@ -541,6 +660,8 @@ class Parser {
   std::size_t at_ = 0;
   int depth_ = 0;
   int links_ = 0;
+  bool mentions_varargs_ = false;  // in the macro that is being read
+  bool mentions_kwargs_ = false;
 };
 
 }  // namespace

@@ -14,6 +14,32 @@ namespace lora {
 // A template becomes a tree of a hundred times its size; the longest in use have some 20 KiB.
 constexpr std::size_t kLongestSource = std::size_t{256} << 10;
 
+namespace {
+
+// transformers gives reasoning under each of the names that templates know it by.
+Json with_reasoning_names(const Json& messages) {
+  if (!messages.is_array()) return messages;
+  JsonArray turns;
+  for (const Json& turn : *messages.as_array()) {
+    const Json* reasoning = nullptr;
+    for (const char* name : {"reasoning_content", "thinking", "reasoning"}) {
+      const Json* value = turn.is_object() ? turn.find(name) : nullptr;
+      if (reasoning == nullptr && value != nullptr && !value->is_null()) reasoning = value;
+    }
+    if (reasoning == nullptr) {
+      turns.push_back(turn);
+      continue;
+    }
+    JsonObject named{{"thinking", *reasoning}};
+    for (const auto& [key, value] : *turn.as_object()) named[key] = value;
+    named["reasoning_content"] = *reasoning;
+    turns.emplace_back(std::move(named));
+  }
+  return turns;
+}
+
+}  // namespace
+
 struct ChatTemplate::Impl {
   std::string context;
   std::vector<text::Statement> program;
@@ -75,11 +101,14 @@ RenderedChat ChatTemplate::render(const Json& messages, const ChatOptions& optio
   // transformers always defines these two, as none when they are not given.
   for (const char* name : {"tools", "documents"})
     if (variables.find(name) == nullptr) variables.set(name, text::Value::none());
-  variables.set("messages", text::value_of(messages));
+  variables.set("messages", text::value_of(with_reasoning_names(messages)));
   variables.set("add_generation_prompt", {options.add_generation_prompt});
-  if (!options.bos_token.empty()) variables.set("bos_token", text::Value::of(options.bos_token));
-  if (!options.eos_token.empty()) variables.set("eos_token", text::Value::of(options.eos_token));
-  return text::run_template(impl_->program, std::move(variables), impl_->context);
+  for (const auto& [name, token] :
+       {std::pair{"bos_token", &options.bos_token}, std::pair{"eos_token", &options.eos_token},
+        std::pair{"pad_token", &options.pad_token}})
+    if (!token->empty()) variables.set(name, text::Value::of(*token));
+  return text::run_template(impl_->program, std::move(variables),
+                            options.now ? &*options.now : nullptr, impl_->context);
 }
 
 bool ChatTemplate::marks_generation() const {

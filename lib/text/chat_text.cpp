@@ -50,6 +50,31 @@ Parts words_of(std::string_view text, RenderBudget& budget) {
   return parts;
 }
 
+// At most `limit` words, then what is left without white space where it was cut.
+Parts some_words_of(std::string_view text, std::int64_t limit, bool from_right,
+                    RenderBudget& budget) {
+  Parts parts;
+  const auto trimmed = [&](std::string_view rest) {
+    return stripped(rest, nullptr, !from_right, from_right);
+  };
+  for (text = trimmed(text); !text.empty() && limit > 0; --limit) {
+    std::size_t end = from_right ? text.size() : 0;
+    if (from_right) {
+      while (end > 0 &&
+             !is_space(text.substr(utf8_previous(text, end), end - utf8_previous(text, end))))
+        end = utf8_previous(text, end);
+    } else {
+      while (end < text.size() && !is_space(character_at(text, end)))
+        end += character_at(text, end).size();
+    }
+    append_part(parts, from_right ? text.substr(end) : text.substr(0, end), budget);
+    text = trimmed(from_right ? text.substr(0, end) : text.substr(end));
+  }
+  if (!text.empty()) append_part(parts, text, budget);
+  if (from_right) std::reverse(parts.begin(), parts.end());
+  return parts;
+}
+
 }  // namespace
 
 std::int64_t character_count(std::string_view text) {
@@ -120,6 +145,57 @@ std::string titled(std::string_view text) {
   return out;
 }
 
+std::string titled_words(std::string_view text) {
+  std::string out;
+  bool in_word = false;
+  for (std::size_t i = 0; i < text.size();) {
+    const std::string_view character = character_at(text, i);
+    const bool ends = is_space(character) || holds("-({[<", character);
+    out += ends ? std::string(character)
+                : mapped(character, in_word ? utf8proc_tolower : utf8proc_toupper);
+    in_word = !ends;
+    i += character.size();
+  }
+  return out;
+}
+
+namespace {
+
+bool has_case(std::string_view text, bool upper) {
+  bool has_letter = false;
+  std::size_t length = 0;
+  for (std::size_t i = 0; i < text.size(); i += length) {
+    const auto c = static_cast<utf8proc_int32_t>(utf8_at(text, i, length));
+    if (upper ? utf8proc_islower(c) : utf8proc_isupper(c)) return false;
+    has_letter = has_letter || (upper ? utf8proc_isupper(c) : utf8proc_islower(c));
+  }
+  return has_letter;
+}
+
+}  // namespace
+
+bool is_upper(std::string_view text) { return has_case(text, true); }
+bool is_lower(std::string_view text) { return has_case(text, false); }
+
+bool holds_only(std::string_view text, CharacterKind kind) {
+  std::size_t length = 0;
+  for (std::size_t i = 0; i < text.size(); i += length) {
+    const std::uint32_t c = utf8_at(text, i, length);
+    const bool may_be_digit =
+        kind == CharacterKind::digit || kind == CharacterKind::letter_or_digit;
+    const bool is_digit = c >= '0' && c <= '9';
+    const bool is_letter = contains(letter_ranges(), c);
+    if (may_be_digit && c > 0x7F && !is_letter && !is_python_space(c))
+      throw TemplateFault{ErrorKind::unsupported, "telling digits beyond ASCII"};
+    const bool fits = kind == CharacterKind::space ? is_python_space(c)
+                      : kind == CharacterKind::digit
+                          ? is_digit
+                          : is_letter || (is_digit && kind == CharacterKind::letter_or_digit);
+    if (!fits) return false;
+  }
+  return !text.empty();
+}
+
 std::string reversed(std::string_view text) {
   std::string out;
   out.reserve(text.size());
@@ -133,8 +209,20 @@ std::string reversed(std::string_view text) {
 
 std::string replaced(std::string_view text, std::string_view from, std::string_view to,
                      std::int64_t limit, RenderBudget& budget) {
-  if (from.empty()) throw TemplateFault{ErrorKind::unsupported, "replacing an empty string"};
   std::string out;
+  if (from.empty()) {
+    for (std::size_t i = 0; limit != 0; --limit) {
+      budget.require(2 * (out.size() + to.size() + text.size()));
+      budget.look_through(to.size() + 64);
+      out += to;
+      if (i == text.size()) return out;
+      const std::string_view character = character_at(text, i);
+      out += character;
+      i += character.size();
+      if (limit == 1) return out.append(text.substr(i));
+    }
+    return std::string(text);
+  }
   std::size_t covered = 0;
   for (std::size_t at = find_part(text, from); at != std::string_view::npos && limit != 0;
        at = find_part(text, from, covered)) {
@@ -151,9 +239,7 @@ Value split(std::string_view text, const std::string* mark, std::int64_t limit, 
             RenderBudget& budget) {
   Parts parts;
   if (mark == nullptr) {
-    if (limit >= 0)
-      throw TemplateFault{ErrorKind::unsupported, "split at white space with a limit"};
-    parts = words_of(text, budget);
+    parts = limit >= 0 ? some_words_of(text, limit, from_right, budget) : words_of(text, budget);
   } else {
     if (mark->empty()) throw TemplateFault{ErrorKind::incompatible, "split got an empty separator"};
     for (; limit != 0; --limit) {
@@ -171,6 +257,30 @@ Value split(std::string_view text, const std::string* mark, std::int64_t limit, 
   budget.require(parts.size() * sizeof(Value));
   out.reserve(parts.size());
   for (const std::string_view part : parts) out.push_back(budget.text(std::string(part)));
+  return budget.list(std::move(out));
+}
+
+Value lines_of(std::string_view text, bool keeps_ends, RenderBudget& budget) {
+  // Python ends a line at these, too, besides \n, \r and both together.
+  const auto ends_line = [](std::uint32_t c) {
+    return (c >= 0x0A && c <= 0x0D) || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 ||
+           c == 0x2029;
+  };
+  List out;
+  std::size_t begin = 0;
+  std::size_t length = 0;
+  const auto add = [&](std::size_t end, std::size_t next) {
+    budget.step();
+    budget.require(2 * (out.size() + 1) * sizeof(Value));
+    out.push_back(budget.text(std::string(text.substr(begin, (keeps_ends ? next : end) - begin))));
+    begin = next;
+  };
+  for (std::size_t i = 0; i < text.size(); i += length) {
+    if (!ends_line(utf8_at(text, i, length))) continue;
+    if (text.substr(i).starts_with("\r\n")) length = 2;
+    add(i, i + length);
+  }
+  if (begin < text.size()) add(text.size(), text.size());
   return budget.list(std::move(out));
 }
 

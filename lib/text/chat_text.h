@@ -21,17 +21,30 @@ std::string_view stripped(std::string_view text, const std::string* set, bool le
 
 std::string mapped(std::string_view text, utf8proc_int32_t (*map)(utf8proc_int32_t));
 std::string capitalized(std::string_view text);
-std::string titled(std::string_view text);
+std::string titled(std::string_view text);  ///< as str.title
+/// As the filter title: a word ends at white space, '-', and opening brackets only.
+std::string titled_words(std::string_view text);
+
+/// There are letters that have a case, and all of them have this one.
+bool is_upper(std::string_view text);
+bool is_lower(std::string_view text);
+
+enum class CharacterKind { digit, letter, letter_or_digit, space };
+/// Not empty, and all of one kind. Throws TemplateFault for digits beyond ASCII.
+bool holds_only(std::string_view text, CharacterKind kind);
 
 std::string reversed(std::string_view text);
 
-/// A negative `limit` is none. Throws TemplateFault for an empty `from`.
+/// A negative `limit` is none. An empty `from` stands in front of every character and at the end.
 std::string replaced(std::string_view text, std::string_view from, std::string_view to,
                      std::int64_t limit, RenderBudget& budget);
 
 /// At `mark`, or at white space when it is null.
 Value split(std::string_view text, const std::string* mark, std::int64_t limit, bool from_right,
             RenderBudget& budget);
+
+/// A list of the lines, with what ends them when `keeps_ends`.
+Value lines_of(std::string_view text, bool keeps_ends, RenderBudget& budget);
 
 /// A list of the characters, each a string.
 Value characters(std::string_view text, RenderBudget& budget);

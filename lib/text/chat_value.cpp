@@ -1,9 +1,13 @@
 #include "text/chat_value.h"
 
+#include <utf8proc.h>
+
 #include <algorithm>
+#include <array>
 
 #include "lora/base/error.h"
 #include "text/chat_budget.h"
+#include "text/utf8.h"
 
 namespace lora::text {
 
@@ -63,7 +67,7 @@ Json json_of(const Value& value) {
   if (const auto* integer = value.as<std::int64_t>()) return *integer;
   if (const double* number = value.as<double>()) return *number;
   if (const std::string* text = value.string()) return *text;
-  if (const List* list = value.list()) {
+  if (const List* list = value.list(); list && value.shape <= Shape::tuple) {
     JsonArray array;
     for (const Value& item : *list) array.push_back(json_of(item));
     return array;
@@ -73,8 +77,8 @@ Json json_of(const Value& value) {
     for (const auto& [key, member] : dict->members) object[key] = json_of(member);
     return object;
   }
-  throw Error(ErrorKind::incompatible,
-              "cannot write " + std::string(type_name(value)) + " as JSON in a chat template");
+  throw TemplateFault{ErrorKind::incompatible,
+                      "cannot write " + std::string(type_name(value)) + " as JSON"};
 }
 
 bool is_true(const Value& value) {
@@ -82,10 +86,38 @@ bool is_true(const Value& value) {
   if (const auto* integer = value.as<std::int64_t>()) return *integer != 0;
   if (const double* number = value.as<double>()) return *number != 0;
   if (const std::string* text = value.string()) return !text->empty();
-  if (const List* list = value.list()) return !list->empty();
+  if (const List* list = value.list()) return value.shape == Shape::generator || !list->empty();
   if (const Dict* dict = value.dict()) return dict->is_namespace || !dict->members.empty();
   return value.as<Macro>() != nullptr || value.as<Bound>() != nullptr;
 }
+
+namespace {
+
+// What Python's repr shows as it is.
+bool is_printable(std::uint32_t code_point) {
+  if (code_point < 0x7F) return code_point >= 0x20;
+  switch (utf8proc_category(static_cast<utf8proc_int32_t>(code_point))) {
+    case UTF8PROC_CATEGORY_CN:
+    case UTF8PROC_CATEGORY_CC:
+    case UTF8PROC_CATEGORY_CF:
+    case UTF8PROC_CATEGORY_CS:
+    case UTF8PROC_CATEGORY_CO:
+    case UTF8PROC_CATEGORY_ZL:
+    case UTF8PROC_CATEGORY_ZP:
+    case UTF8PROC_CATEGORY_ZS:
+      return false;
+    default:
+      return true;
+  }
+}
+
+void append_escaped(std::string& out, std::uint32_t code_point) {
+  const int digits = code_point < 0x100 ? 2 : code_point < 0x10000 ? 4 : 8;
+  out += digits == 2 ? "\\x" : digits == 4 ? "\\u" : "\\U";
+  for (int i = digits - 1; i >= 0; --i) out += "0123456789abcdef"[(code_point >> (4 * i)) & 15];
+}
+
+}  // namespace
 
 std::string text_of(const Value& value) {
   if (const std::string* text = value.string()) return *text;
@@ -104,26 +136,33 @@ std::string repr_of(const Value& value) {
     const bool has_single = text->find('\'') != std::string::npos;
     const char quote = has_single && text->find('"') == std::string::npos ? '"' : '\'';
     std::string out(1, quote);
-    for (const char c : *text) {
+    std::size_t length = 0;
+    for (std::size_t i = 0; i < text->size(); i += length) {
+      const std::uint32_t code_point = utf8_at(*text, i, length);
+      const char c = length == 1 ? (*text)[i] : '\0';
       if (c == '\n') {
         out += "\\n";
       } else if (c == '\r') {
         out += "\\r";
       } else if (c == '\t') {
         out += "\\t";
+      } else if (!is_printable(code_point)) {
+        append_escaped(out, code_point);
       } else {
         if (c == quote || c == '\\') out += '\\';
-        out += c;
+        out.append(*text, i, length);
       }
     }
     return out += quote;
   }
-  if (const List* list = value.list()) {
-    std::string out = "[";
+  if (const List* list = value.list(); list && value.shape <= Shape::tuple) {
+    const bool is_tuple = value.shape == Shape::tuple;
+    std::string out(1, is_tuple ? '(' : '[');
     for (const Value& item : *list) out.append(out.size() > 1 ? ", " : "").append(repr_of(item));
-    return out += ']';
+    if (is_tuple && list->size() == 1) out += ',';
+    return out += is_tuple ? ')' : ']';
   }
-  if (const Dict* dict = value.dict()) {
+  if (const Dict* dict = value.dict(); dict && !dict->is_namespace) {
     std::string out = "{";
     for (const auto& [key, member] : dict->members)
       out.append(out.size() > 1 ? ", " : "")
@@ -132,7 +171,7 @@ std::string repr_of(const Value& value) {
           .append(repr_of(member));
     return out += '}';
   }
-  throw Error(ErrorKind::unsupported, "cannot print a function in a chat template");
+  throw TemplateFault{ErrorKind::unsupported, "printing a " + std::string(type_name(value))};
 }
 
 bool as_integer(const Value& value, std::int64_t& out) {
@@ -169,9 +208,11 @@ bool are_equal(const Value& a, const Value& b, RenderBudget& budget) {
     return *text == *b.string();
   }
   if (const List* list = a.list())
-    return std::equal(
-        list->begin(), list->end(), b.list()->begin(), b.list()->end(),
-        [&](const Value& left, const Value& right) { return are_equal(left, right, budget); });
+    return a.shape == b.shape &&
+           std::equal(list->begin(), list->end(), b.list()->begin(), b.list()->end(),
+                      [&](const Value& left, const Value& right) {
+                        return are_equal(left, right, budget);
+                      });
   if (const Dict* dict = a.dict())
     return dict->members.size() == b.dict()->members.size() &&
            std::all_of(dict->members.begin(), dict->members.end(), [&](const auto& member) {
@@ -189,8 +230,13 @@ std::string_view type_name(const Value& value) {
   if (value.as<std::int64_t>()) return "int";
   if (value.as<double>()) return "float";
   if (value.string()) return "str";
-  if (value.list()) return "list";
-  return value.dict() ? "dict" : "function";
+  if (value.list()) {
+    constexpr std::array<std::string_view, 5> kShapes{"list", "tuple", "range", "view of a dict",
+                                                      "generator"};
+    return kShapes[static_cast<std::size_t>(value.shape)];
+  }
+  if (value.dict()) return value.dict()->is_namespace ? "namespace" : "dict";
+  return "function";
 }
 
 }  // namespace lora::text

@@ -30,6 +30,8 @@ struct Dict {
 };
 struct Macro {
   const Statement* definition;
+  /// What it sees besides the template's own names; null where it is defined outside any scope.
+  std::shared_ptr<const std::vector<Dict>> surroundings;
 };
 /// A method taken from a value, or a built-in function (then `self` is undefined).
 struct Bound {
@@ -37,12 +39,22 @@ struct Bound {
   std::string name;
 };
 
+/// What Python has where a Value holds a List.
+enum class Shape : std::uint8_t {
+  list,
+  tuple,
+  range,
+  view,       ///< of a dictionary: without an order of its own to be indexed
+  generator,  ///< of a filter: whoever looks through it uses it up
+};
+
 struct Value {
   // What may be large is shared: a step that passes a value on copies a pointer.
   std::variant<Undefined, None, bool, std::int64_t, double, std::shared_ptr<const std::string>,
                std::shared_ptr<List>, std::shared_ptr<Dict>, Macro, Bound>
       data;
-  int depth = 0;  ///< levels of lists and dictionaries; a namespace may have got more
+  int depth = 0;              ///< levels of lists and dictionaries; a namespace may have got more
+  Shape shape = Shape::list;  ///< of a List
 
   template <typename T>
   const T* as() const {
@@ -75,7 +87,7 @@ struct Value {
 
 Value value_of(const Json& json);
 
-/// Throws Error(incompatible) for a value JSON cannot hold (a macro, an undefined name).
+/// Throws TemplateFault(incompatible) for a value JSON cannot hold (a macro, an undefined name).
 Json json_of(const Value& value);
 
 bool is_true(const Value& value);

@@ -148,6 +148,7 @@ LineResult of_messages(const Json& line, const DataOptions& options) {
   ChatOptions chat;
   chat.bos_token = tokenizer.bos_token();
   chat.eos_token = tokenizer.eos_token();
+  chat.pad_token = tokenizer.pad_token();
   if (const Json* tools = line.find("tools")) chat.variables["tools"] = *tools;
   const RenderedChat rendered = options.chat_template->render(messages, chat);
   LineResult result = result_of(tokens_of(rendered.text, false, options));

@@ -103,6 +103,7 @@ std::optional<TokenId> Tokenizer::eos_id() const { return impl_->eos; }
 std::optional<TokenId> Tokenizer::pad_id() const { return impl_->pad; }
 std::string Tokenizer::bos_token() const { return impl_->name_of_id(impl_->bos); }
 std::string Tokenizer::eos_token() const { return impl_->name_of_id(impl_->eos); }
+std::string Tokenizer::pad_token() const { return impl_->name_of_id(impl_->pad); }
 
 TokenStream::TokenStream(const Tokenizer& tokenizer, bool skip_special_tokens)
     : tokenizer_(tokenizer),

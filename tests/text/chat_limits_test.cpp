@@ -85,7 +85,7 @@ TEST_CASE("values nested without end and values that hold themselves are refused
   stops(kDepth,
         "{% set n = namespace(l={}) %}{% for i in range(100000) %}{% set n.l = {'a': n.l.get} %}"
         "{% endfor %}");
-  for (const char* own : {"n", "[n]", "{'a': n}", "n.items", "[n.get]"}) {
+  for (const char* own : {"n", "[n]", "{'a': n}"}) {
     INFO(own);
     require_error(ErrorKind::unsupported, "a namespace inside another value is not supported", [&] {
       rendered("{% set n = namespace() %}{% set n.own = " + std::string(own) + " %}{{ n }}");
@@ -115,7 +115,7 @@ TEST_CASE("searches of long texts cost steps") {
 TEST_CASE("an indent of a tree in JSON has a bound") {
   require_error(ErrorKind::unsupported, "an indent of more than 16",
                 [] { rendered("{{ [1] | tojson(indent=2000000000) }}"); });
-  REQUIRE(rendered("{{ [1] | tojson(indent=-5) }}") == "[1]");
+  REQUIRE(rendered("{{ [1] | tojson(indent=-5) }}") == "[\n1\n]");
 }
 
 TEST_CASE("long messages may be looked at as often as templates do") {

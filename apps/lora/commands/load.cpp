@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <chrono>
+#include <ctime>
 
 #include "cli/exit_codes.h"
 #include "cli/sources.h"
@@ -264,6 +265,10 @@ class Load final : public Command {
     chat.add_generation_prompt = true;
     chat.bos_token = tokenizer.bos_token();
     chat.eos_token = tokenizer.eos_token();
+    chat.pad_token = tokenizer.pad_token();
+    const std::time_t seconds = std::time(nullptr);
+    std::tm now{};
+    if (::localtime_r(&seconds, &now) != nullptr) chat.now = now;
     const JsonArray messages{JsonObject{{"role", "user"}, {"content", *prompt_}}};
     return tokenizer.encode(chat_template->render(messages, chat).text, false);
   }

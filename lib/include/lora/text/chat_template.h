@@ -1,21 +1,19 @@
 // Chat templates: the subset of Jinja that model repositories use, as transformers renders it
 // (trim_blocks and lstrip_blocks on).
 //
-// Statements: for (with loop.*, inline `if`, else), if / elif / else, set (also of a namespace
-// attribute and as a block), macro, generation, break, continue. Expressions: literals, lists,
-// dictionaries, + - * / // % ~, comparisons, and / or / not, in, is, inline if, indexing, slices,
-// attributes, calls. Tests: defined, undefined, none, string, number, integer, boolean, mapping,
-// iterable, sequence, true, false, odd, even, equalto. Filters: trim, upper, lower, title,
-// capitalize, length / count, tojson, default / d, join, first, last, replace, string, int, list,
-// items, safe, reverse, unique, map(attribute=), selectattr / rejectattr (one test). Functions:
-// raise_exception, namespace, range, dict. Methods of strings: strip, lstrip, rstrip, startswith,
-// endswith, split, upper, lower, title, capitalize, replace, join, find; of dictionaries: get,
-// items, keys, values; of lists: append (not allowed, as in transformers' sandbox).
-// Tuples are lists and print as such; strftime_now is not defined, so that a rendering does not
-// depend on the day. Anything else is an Error(unsupported) that names the construct and its line.
+// Statements: for (with loop.*, inline `if`, else, recursive), if / elif / else, set (also of a
+// namespace's member, of several names, and as a block with filters), macro, call, filter, with,
+// raw, generation, break, continue. Expressions: literals, lists, tuples, dictionaries with text
+// keys, + - * / // % ** ~, comparisons and chains of them, and / or / not, in, is, inline if,
+// indexing, slices, attributes, calls with * and **. All of Jinja's tests; its filters but escape,
+// groupby, slice, truncate, random and those that make HTML. Functions: raise_exception, namespace,
+// range, dict, strftime_now where the caller gives the time. Python's methods of strings, lists and
+// dictionaries that change nothing. What a filter makes can be looked through once, as in Python.
+// Anything else is an Error(unsupported) that names the construct and its line.
 #pragma once
 
 #include <cstddef>
+#include <ctime>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -32,7 +30,9 @@ struct ChatOptions {
   bool add_generation_prompt = false;  ///< end with the start of an assistant turn
   std::string bos_token;               ///< special tokens by spelling; empty when unknown
   std::string eos_token;
-  JsonObject variables;  ///< further variables (`tools`, `enable_thinking`, ...)
+  std::string pad_token;
+  std::optional<std::tm> now;  ///< what strftime_now tells; without it there is no such function
+  JsonObject variables;        ///< further variables (`tools`, `enable_thinking`, ...)
 };
 
 /// Byte range [begin, end) of a rendered text.

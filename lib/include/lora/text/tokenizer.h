@@ -97,6 +97,7 @@ class Tokenizer {
   std::optional<TokenId> pad_id() const;
   std::string bos_token() const;  ///< spelling, empty when unknown
   std::string eos_token() const;  ///< spelling, empty when unknown
+  std::string pad_token() const;  ///< spelling, empty when unknown
 
  private:
   friend class TokenStream;
