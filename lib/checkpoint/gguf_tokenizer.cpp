@@ -57,13 +57,14 @@ struct Kind {
 };
 
 std::optional<Kind> kind_of(std::string_view name) {
-  if (name == "gpt-2" || name == "gpt2") return Kind{{}, byte_level(true)};
-  if (name == "smollm")
+  if (name == "gpt-2" || name == "gpt2" || name == "olmo") return Kind{{}, byte_level(true)};
+  if (name == "smollm" || name == "refact")
     return Kind{
         {},
         sequence(JsonObject{{"type", "Digits"}, {"individual_digits", true}}, byte_level(true))};
   if (name == "llama-bpe" || name == "llama3" || name == "llama-v3")
     return Kind{{}, sequence(split(kLlama3Pattern), byte_level(false)), true, true};
+  if (name == "dbrx") return Kind{{}, sequence(split(kLlama3Pattern), byte_level(false))};
   if (name == "qwen2" || name == "deepseek-r1-qwen")
     return Kind{JsonObject{{"type", "NFC"}}, sequence(split(kQwen2Pattern), byte_level(false))};
   return std::nullopt;
@@ -241,32 +242,34 @@ class TokenizerWriter {
   JsonObject sentencepiece_document() const {
     const Json replace = JsonObject{
         {"type", "Replace"}, {"pattern", JsonObject{{"String", kMark}}}, {"content", " "}};
-    const Json strip = JsonObject{{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}};
-    return {
-        {"version", "1.0"},
-        {"truncation", nullptr},
-        {"padding", nullptr},
-        {"added_tokens",
-         added_tokens([&](std::size_t id) { return is_sentencepiece_special(id); })},
-        {"normalizer", nullptr},
-        {"pre_tokenizer", JsonObject{{"type", "Metaspace"},
-                                     {"replacement", kMark},
-                                     {"prepend_scheme", "first"},
-                                     {"split", false}}},
-        {"post_processor", sentencepiece_post_processor()},
-        {"decoder", JsonObject{{"type", "Sequence"},
-                               {"decoders", JsonArray{replace, JsonObject{{"type", "ByteFallback"}},
-                                                      JsonObject{{"type", "Fuse"}}, strip}}}},
-        {"model", JsonObject{{"type", "BPE"},
-                             {"dropout", nullptr},
-                             {"unk_token", nullptr},
-                             {"continuing_subword_prefix", nullptr},
-                             {"end_of_word_suffix", nullptr},
-                             {"fuse_unk", true},
-                             {"byte_fallback", true},
-                             {"ignore_merges", false},
-                             {"vocab", vocabulary(true)},
-                             {"merges", sentencepiece_merges()}}}};
+    JsonArray decoders{replace, JsonObject{{"type", "ByteFallback"}}, JsonObject{{"type", "Fuse"}}};
+    // Gemma's texts begin without a space of the tokenizer's own.
+    const bool has_prefix = file_.flag("tokenizer.ggml.add_space_prefix").value_or(true);
+    if (has_prefix)
+      decoders.push_back(
+          JsonObject{{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
+    return {{"version", "1.0"},
+            {"truncation", nullptr},
+            {"padding", nullptr},
+            {"added_tokens",
+             added_tokens([&](std::size_t id) { return is_sentencepiece_special(id); })},
+            {"normalizer", nullptr},
+            {"pre_tokenizer", JsonObject{{"type", "Metaspace"},
+                                         {"replacement", kMark},
+                                         {"prepend_scheme", has_prefix ? "first" : "never"},
+                                         {"split", false}}},
+            {"post_processor", sentencepiece_post_processor()},
+            {"decoder", JsonObject{{"type", "Sequence"}, {"decoders", std::move(decoders)}}},
+            {"model", JsonObject{{"type", "BPE"},
+                                 {"dropout", nullptr},
+                                 {"unk_token", nullptr},
+                                 {"continuing_subword_prefix", nullptr},
+                                 {"end_of_word_suffix", nullptr},
+                                 {"fuse_unk", true},
+                                 {"byte_fallback", true},
+                                 {"ignore_merges", false},
+                                 {"vocab", vocabulary(true)},
+                                 {"merges", sentencepiece_merges()}}}};
   }
 
   Json post_processor(const Kind& kind) const {

@@ -8,14 +8,25 @@
 namespace lora {
 namespace {
 
-// Row of the file that holds row `row` of the model: the file pairs value i of the first half of a
-// head with value i of the second.
-std::size_t stored_row(std::size_t row, std::size_t rows, std::size_t heads) {
-  if (heads == 0) return row;
+// Row of the file that holds row `row` of the model.
+std::size_t stored_row(const GgufWeight& weight, std::size_t row, std::size_t rows) {
+  if (weight.rows == GgufRows::same) return row;
+  const auto heads = static_cast<std::size_t>(weight.heads);
   const std::size_t head = rows / heads;
-  const std::size_t half = head / 2;
   const std::size_t place = row % head;
+  if (weight.rows == GgufRows::thirds) {
+    const std::size_t third = head / 3;
+    return place / third * (heads * third) + row / head * third + place % third;
+  }
+  // The file pairs value i of the first half of a head with value i of the second.
+  const std::size_t half = head / 2;
   return row / head * head + place % half * 2 + place / half;
+}
+
+std::size_t product(const std::vector<std::int64_t>& shape) {
+  std::size_t values = 1;
+  for (const std::int64_t extent : shape) values *= static_cast<std::size_t>(extent);
+  return values;
 }
 
 class RowReader {
@@ -45,28 +56,42 @@ class RowReader {
 
 Tensor load_gguf_weight(const GgufWeight& weight, DType dtype, int threads) {
   const GgufTensor& tensor = *weight.tensor;
-  // A bias of a rotated layer is a column: each of its values is a row.
-  const bool is_column = weight.rotary_heads != 0 && tensor.shape.size() == 1;
-  const std::size_t rows =
-      tensor.shape.size() == 2 || is_column ? static_cast<std::size_t>(tensor.shape[0]) : 1;
-  const std::size_t values = tensor.bytes.size() / tensor.format->bytes * tensor.format->values;
-  if (values == 0) return Tensor::from_bytes(dtype, tensor.shape, {});
+  const std::size_t values = product(weight.shape);
+  if (values == 0) return Tensor::from_bytes(dtype, weight.shape, {});
+  // A bias in another order is a column: each of its values is a row.
+  const bool is_column = weight.rows != GgufRows::same && weight.shape.size() == 1;
+  const std::size_t rows = weight.is_transposed ? static_cast<std::size_t>(weight.shape[1])
+                           : weight.shape.size() == 2 || is_column
+                               ? static_cast<std::size_t>(weight.shape[0])
+                               : 1;
   const std::size_t columns = values / rows;
-  const std::size_t row_bytes = columns * bits_of(dtype) / 8;
-  const RowReader reader(tensor, rows);
-  std::vector<std::byte> out(values * bits_of(dtype) / 8);
+  const std::size_t parts = product(tensor.shape) / values;
+  const std::size_t bytes = bits_of(dtype) / 8;
+  const RowReader reader(tensor, rows * parts);
+  const std::size_t first = static_cast<std::size_t>(weight.part) * rows;
+  std::vector<std::byte> out(values * bytes);
   constexpr std::size_t kRowsAtOnce = 64;
   parallel_for((rows + kRowsAtOnce - 1) / kRowsAtOnce, threads, [&](std::size_t block) {
-    std::vector<double> row_values(columns);
+    const std::size_t begin = block * kRowsAtOnce;
+    const std::size_t count = std::min(rows - begin, kRowsAtOnce);
+    std::vector<double> block_values(columns * (weight.is_transposed ? count : 1));
+    std::vector<double> column(count);
     std::vector<float> scratch;
-    const std::size_t end = std::min(rows, (block + 1) * kRowsAtOnce);
-    for (std::size_t row = block * kRowsAtOnce; row < end; ++row) {
-      reader.read(stored_row(row, rows, static_cast<std::size_t>(weight.rotary_heads)), row_values,
-                  scratch);
-      narrow(std::span<const double>(row_values), dtype, out.data() + row * row_bytes);
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::span<double> row(block_values.data() + (weight.is_transposed ? i * columns : 0),
+                                  columns);
+      reader.read(first + stored_row(weight, begin + i, rows), row, scratch);
+      if (weight.adds_one)
+        for (double& value : row) value -= 1;
+      if (!weight.is_transposed)
+        narrow(std::span<const double>(row), dtype, out.data() + (begin + i) * columns * bytes);
+    }
+    for (std::size_t c = 0; weight.is_transposed && c < columns; ++c) {
+      for (std::size_t i = 0; i < count; ++i) column[i] = block_values[i * columns + c];
+      narrow(std::span<const double>(column), dtype, out.data() + (c * rows + begin) * bytes);
     }
   });
-  return Tensor::from_bytes(dtype, tensor.shape, std::move(out));
+  return Tensor::from_bytes(dtype, weight.shape, std::move(out));
 }
 
 }  // namespace lora

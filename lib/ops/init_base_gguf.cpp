@@ -16,15 +16,15 @@ BasePlan plan_gguf(const InitBaseOptions& options) {
   const DType dtype = options.dtype.value_or(base->dtype);
   BasePlan plan;
   base->config["dtype"] = config_dtype_name(dtype);
-  plan.model_type = "llama";
+  plan.model_type = base->model_type;
   plan.config_text = dump_json(base->config) + "\n";
   plan.texts = std::move(base->tokenizer);
   plan.notes = base->notes;
   for (const GgufWeight& weight : base->weights)
-    plan.tensors.push_back({weight.name, dtype, weight.tensor->shape,
-                            [base, &weight, dtype, threads = options.threads] {
-                              return load_gguf_weight(weight, dtype, threads);
-                            }});
+    plan.tensors.push_back(
+        {weight.name, dtype, weight.shape, [base, &weight, dtype, threads = options.threads] {
+           return load_gguf_weight(weight, dtype, threads);
+         }});
   return plan;
 }
 
