@@ -16,6 +16,7 @@ from parity import (  # noqa: F401
     decoders,
     encoders,
     families,
+    gguf_bases,
     healthy,
     kinds,
     loads,
@@ -26,9 +27,10 @@ from parity import (  # noqa: F401
     saved_files,
     seed_example,
     smollm2,
+    smollm2_kinds,
     texts,
 )
-from parity.harness import CASES, Context, run_cases
+from parity.harness import CASES, SLOW_CASES, Context, run_cases
 
 
 def main() -> int:
@@ -36,16 +38,19 @@ def main() -> int:
     parser.add_argument("--lora", type=pathlib.Path, required=True)
     parser.add_argument("--model", type=pathlib.Path, required=True)
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--all", action="store_true", help="the slow cases too, which names select as well")
+    parser.add_argument("--report", type=pathlib.Path, help="where to write what was measured, as JSON")
     parser.add_argument("names", nargs="*", help="cases, or beginnings of their names")
     options = parser.parse_args()
-    names = [n for n in CASES if not options.names or n.startswith(tuple(options.names))]
+    offered = [*CASES, *(SLOW_CASES if options.all or options.names else [])]
+    names = [n for n in offered if not options.names or n.startswith(tuple(options.names))]
     if options.list:
         print("\n".join(names))
         return 0
     logging.disable_progress_bar()
     root = pathlib.Path(__file__).resolve().parents[3]
     context = Context(options.lora.resolve(), options.model.resolve(), root, root)
-    passed, failed = run_cases(names, context)
+    passed, failed = run_cases(names, context, options.report)
     if not names:
         failed = 1
     print(f"{passed} passed, {failed} failed")

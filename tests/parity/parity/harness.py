@@ -18,10 +18,26 @@ from typing import Callable
 import torch
 
 CASES: dict[str, Callable[["Context"], None]] = {}
+SLOW_CASES: dict[str, Callable[["Context"], None]] = {}  # minutes; only by name and for the report
+
+
+@dataclasses.dataclass
+class Measurement:
+    what: str
+    difference: float
+    tolerance: float
+
+
+MEASURED: list[Measurement] = []  # by the case that runs
 
 
 def case(function: Callable[["Context"], None]) -> Callable[["Context"], None]:
     CASES[function.__name__] = function
+    return function
+
+
+def slow_case(function: Callable[["Context"], None]) -> Callable[["Context"], None]:
+    SLOW_CASES[function.__name__] = function
     return function
 
 
@@ -60,6 +76,7 @@ def assert_close(what: str, ours: torch.Tensor, theirs: torch.Tensor, tolerance:
     if ours.shape != theirs.shape:
         raise AssertionError(f"{what}: shape {list(ours.shape)}, expected {list(theirs.shape)}")
     difference = (ours.double() - theirs.double()).abs().max().item()
+    MEASURED.append(Measurement(what, difference, tolerance))
     if not difference <= tolerance:
         raise AssertionError(f"{what}: differs by {difference:.3g}, allowed {tolerance:.3g}")
     return difference
@@ -70,16 +87,20 @@ def assert_equal(what: str, ours: object, theirs: object) -> None:
         raise AssertionError(f"{what}:\n  ours     {ours!r}\n  expected {theirs!r}"[:4000])
 
 
-def run_cases(names: list[str], context: Context) -> tuple[int, int]:
+def run_cases(names: list[str], context: Context, report: pathlib.Path | None = None) -> tuple[int, int]:
+    """`report` gets what was measured, as JSON by case."""
     passed = failed = 0
+    cases = {**CASES, **SLOW_CASES}
+    measured: dict[str, dict] = {}
     for name in names:
+        MEASURED.clear()
         started = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="lora-parity-") as folder:
             context.folder = pathlib.Path(folder)
             context.notes = []
             torch.manual_seed(0)
             try:
-                CASES[name](context)
+                cases[name](context)
                 error = None
             except Exception:  # noqa: BLE001 - one broken case must not hide the others
                 error = traceback.format_exc()
@@ -91,4 +112,10 @@ def run_cases(names: list[str], context: Context) -> tuple[int, int]:
             print(error, flush=True)
         else:
             passed += 1
+        measured[name] = {
+            "passed": error is None, "about": (cases[name].__doc__ or "").split("\n")[0],
+            "measured": [dataclasses.asdict(one) for one in MEASURED],
+        }  # fmt: skip
+        if report is not None:
+            report.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     return passed, failed
