@@ -12,6 +12,9 @@
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/where.h>
 
+#include <span>
+
+#include "engine/generic/lora_linear.h"
 #include "engine/kernels/kernels.h"
 
 namespace lora::engine {
@@ -19,10 +22,13 @@ namespace {
 
 at::Tensor wide(const at::Tensor& tensor) { return tensor.to(at::kFloat); }
 
-// The weight as [out, in], whatever the layout of the layer.
-at::Tensor oriented_weight(const LoraSite& site, const Pass& pass) {
-  const at::Tensor weight = wide(site.weight->value(pass.with_adapters));
+// The weight as [out, in], whatever the layout of the layer; as it is stored, and in f32.
+at::Tensor stored_weight(const LoraSite& site, const Pass& pass) {
+  const at::Tensor& weight = site.weight->value(pass.with_adapters);
   return site.kind == LayerKind::linear ? weight : weight.t();
+}
+at::Tensor oriented_weight(const LoraSite& site, const Pass& pass) {
+  return wide(stored_weight(site, pass));
 }
 
 at::Tensor masked(const at::Tensor& x, double rate, std::uint64_t stream, const Pass& pass) {
@@ -58,6 +64,12 @@ at::Tensor plain_part(const LoraBranch& branch, const at::Tensor& x, const Pass&
   return at::linear(at::linear(input, branch.a), branch.b, branch.bias).mul(branch.scaling);
 }
 
+// Whether layer and branch are what lora_linear computes.
+bool is_one_node(const LoraSite& site, const LoraBranch& branch, const Pass& pass) {
+  return !branch.magnitude.defined() && !branch.bias.defined() &&
+         !site.weight->value(pass.with_adapters).requires_grad();
+}
+
 at::Tensor lookup(const at::Tensor& table, const at::Tensor& ids,
                   const std::optional<std::int64_t>& padding) {
   return at::embedding(table, ids, padding.value_or(-1));
@@ -91,13 +103,22 @@ at::Tensor apply_dense(const LoraSite& site, const at::Tensor& x, const Pass& pa
   const auto& patches = site.weight->patches;
   const bool is_patched = pass.with_adapters && !patches.empty();
   // PEFT's layer for a head with trainable tokens leaves the bias out.
-  const bool has_bias = site.bias != nullptr && !is_patched;
-  at::Tensor y = at::linear(x, oriented_weight(site, pass),
-                            has_bias ? site.bias->value(pass.with_adapters) : at::Tensor());
+  const at::Tensor bias =
+      site.bias != nullptr && !is_patched ? site.bias->value(pass.with_adapters) : at::Tensor();
+  std::span<const LoraBranch> branches;
+  if (pass.with_adapters) branches = site.branches;
+  at::Tensor y;
+  if (!branches.empty() && !is_patched && is_one_node(site, branches[0], pass)) {
+    y = lora_linear(x, stored_weight(site, pass), branches[0], pass);
+    if (bias.defined()) y = y.add(bias);
+    branches = branches.subspan(1);
+  } else {
+    y = at::linear(x, oriented_weight(site, pass), bias);
+  }
   if (!pass.with_adapters) return y;
   for (const auto& patch : patches)
     y = at::index_copy(y, -1, patch->indices, at::linear(x, patch->rows));
-  for (const LoraBranch& branch : site.branches)
+  for (const LoraBranch& branch : branches)
     y = y.add(branch.magnitude.defined() ? dora_part(site, branch, x, y, pass)
                                          : plain_part(branch, x, pass));
   return y;
