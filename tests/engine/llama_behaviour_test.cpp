@@ -54,20 +54,30 @@ TEST_CASE("two adapters add their updates", "[engine]") {
                                     engine::view_of(b.at("logits"))) < 1e-4);
 }
 
-TEST_CASE("computing in bf16 stays within bf16's rounding of f32", "[engine]") {
-  const GoldenCase golden("llama_scaled");
-  const auto wide = golden.adapted(true, Compute::f32);
-  const auto narrow = golden.adapted(true, Compute::bf16);
-  const engine::Batch batch = golden.batch();
-  const engine::LossSum a = wide->loss_and_gradients(batch, 1, {});
-  const engine::LossSum b = narrow->loss_and_gradients(batch, 1, {});
-  CHECK(a.sum != b.sum);
-  CHECK(std::abs(a.sum - b.sum) < 2e-2 * a.sum);
-  CHECK(testing::relative_distance(narrow->trainable().gradients, wide->trainable().gradients) <
-        0.1);
-  for (const ParameterInfo& parameter : narrow->parameters())
-    CHECK((parameter.dtype == DType::bf16) ==
-          (!parameter.is_trainable && parameter.shape.size() == 2));
+// With how far PEFT's own gradients in bf16 are from its f32 ones (adapters f32 in both).
+const std::vector<std::pair<std::string, double>> kPeftInBf16{
+    {"llama_scaled", 0.061},       {"decoder_qwen3", 0.0134},   {"decoder_gemma", 0.425},
+    {"decoder_phi3_long", 0.0278}, {"decoder_granite", 0.0155}, {"decoder_olmo2", 0.0352},
+    {"decoder_mistral", 0.0952}};
+
+TEST_CASE("computing in bf16 is about as close to f32 as PEFT in bf16 is", "[engine]") {
+  for (const auto& [name, distance] : kPeftInBf16) {
+    INFO(name);
+    const GoldenCase golden(name);
+    REQUIRE(engine::has_fast_step(*golden.base.config->decoder));
+    const auto wide = golden.adapted(true, Compute::f32);
+    const auto narrow = golden.adapted(true, Compute::bf16);
+    const engine::Batch batch = golden.batch();
+    const engine::LossSum a = wide->loss_and_gradients(batch, 1, {});
+    const engine::LossSum b = narrow->loss_and_gradients(batch, 1, {});
+    CHECK(a.sum != b.sum);
+    CHECK(std::abs(a.sum - b.sum) < 2e-2 * a.sum);
+    CHECK(testing::relative_distance(narrow->trainable().gradients, wide->trainable().gradients) <
+          1.5 * distance);
+    for (const ParameterInfo& parameter : narrow->parameters())
+      CHECK((parameter.dtype == DType::bf16) ==
+            (!parameter.is_trainable && parameter.shape.size() == 2));
+  }
 }
 
 TEST_CASE("an adapter that does not fit lists every offender", "[engine]") {
