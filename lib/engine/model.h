@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "engine/batch.h"
+#include "engine/loss_settings.h"
 #include "lora/engine.h"
 
 namespace lora::engine {
@@ -31,11 +32,12 @@ struct FlatParameters {
 };
 
 /// Names the random numbers of one micro-batch (dropout masks are a function of these and nothing
-/// else, so an interrupted run draws the same ones again).
+/// else, so an interrupted run draws the same ones again), and says what its loss is.
 struct StepContext {
   std::uint64_t seed = 0;
   std::int64_t step = 0;
   std::int64_t micro_batch = 0;
+  LossSettings loss;
 };
 
 struct LossSum {
@@ -54,7 +56,7 @@ class Model : public EngineModel {
   virtual LossSum loss_and_gradients(const Batch& batch, double gradient_scale,
                                      const StepContext& context) = 0;
 
-  /// Loss without gradients or dropout (evaluation).
+  /// Plain cross entropy, without gradients or dropout (evaluation).
   virtual LossSum loss(const Batch& batch) = 0;
 
   /// Trade time for memory: keep only each layer's input and recompute the rest in backward.

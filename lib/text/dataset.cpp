@@ -101,14 +101,24 @@ void Dataset::set_table(Tensor table_x, Tensor table_y, std::string table_origin
   table_origin_ = std::move(table_origin);
 }
 
+namespace {
+
+// Batches a window of similar lengths is made of.
+constexpr std::uint64_t kWindow = 50;
+
+void permute(std::vector<std::size_t>& order, const CounterRandom& random) {
+  for (std::size_t i = order.size(); i > 1; --i)
+    std::swap(order[i - 1], order[static_cast<std::size_t>(random.below(i, i))]);
+}
+
+}  // namespace
+
 std::vector<std::size_t> epoch_order(std::size_t size, std::uint64_t epoch, std::uint64_t seed,
                                      bool shuffle) {
   std::vector<std::size_t> order(size);
   std::iota(order.begin(), order.end(), std::size_t{0});
   if (!shuffle) return order;
-  const CounterRandom random(seed, stream_of("order of epoch " + std::to_string(epoch)));
-  for (std::size_t i = size; i > 1; --i)
-    std::swap(order[i - 1], order[static_cast<std::size_t>(random.below(i, i))]);
+  permute(order, CounterRandom(seed, stream_of("order of epoch " + std::to_string(epoch))));
   return order;
 }
 
@@ -119,11 +129,23 @@ BatchPlan::BatchPlan(std::size_t size, std::size_t batch_size, std::uint64_t see
     throw Error(ErrorKind::usage, "cannot plan batches: the batch size is 0, expected at least 1");
 }
 
+void BatchPlan::group_by_length(std::vector<std::int64_t> lengths) {
+  lengths_ = std::move(lengths);
+}
+
 std::vector<std::size_t> BatchPlan::batch(std::uint64_t k) {
+  const std::uint64_t first = k * batch_size_;
+  const std::uint64_t epoch = first / size_;
+  const bool is_of_one_epoch = (first + batch_size_ - 1) / size_ == epoch;
+  if (lengths_.empty() || !is_of_one_epoch) return positions(first, batch_size_);
+  return grouped_batch(k, epoch);
+}
+
+// Examples at these places of the endless sequence of epochs.
+std::vector<std::size_t> BatchPlan::positions(std::uint64_t first, std::uint64_t count) {
   std::vector<std::size_t> indices;
-  indices.reserve(batch_size_);
-  for (std::size_t i = 0; i < batch_size_; ++i) {
-    const std::uint64_t position = k * batch_size_ + i;
+  indices.reserve(count);
+  for (std::uint64_t position = first; position < first + count; ++position) {
     const std::uint64_t epoch = position / size_;
     if (order_.empty() || (shuffle_ && epoch != cached_epoch_)) {
       order_ = epoch_order(size_, epoch, seed_, shuffle_);
@@ -132,6 +154,26 @@ std::vector<std::size_t> BatchPlan::batch(std::uint64_t k) {
     indices.push_back(order_[position % size_]);
   }
   return indices;
+}
+
+// Batches that reach into the next epoch are in no window, so that each epoch keeps its examples.
+std::vector<std::size_t> BatchPlan::grouped_batch(std::uint64_t k, std::uint64_t epoch) {
+  const std::uint64_t begin = (epoch * size_ + batch_size_ - 1) / batch_size_;
+  const std::uint64_t end = (epoch + 1) * size_ / batch_size_;
+  const std::uint64_t window = begin + (k - begin) / kWindow * kWindow;
+  const std::uint64_t count = std::min(kWindow, end - window);
+  if (window_.empty() || window != cached_window_) {
+    window_ = positions(window * batch_size_, count * batch_size_);
+    std::stable_sort(window_.begin(), window_.end(),
+                     [&](std::size_t a, std::size_t b) { return lengths_[a] > lengths_[b]; });
+    cached_window_ = window;
+  }
+  std::vector<std::size_t> order(count);
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  permute(order,
+          CounterRandom(seed_, stream_of("order of batches from " + std::to_string(window))));
+  const auto first = window_.begin() + static_cast<std::ptrdiff_t>(order[k - window] * batch_size_);
+  return {first, first + static_cast<std::ptrdiff_t>(batch_size_)};
 }
 
 std::uint64_t BatchPlan::batches_for(double epochs) const {

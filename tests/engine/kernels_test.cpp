@@ -157,6 +157,30 @@ TEST_CASE("cross entropy and its gradient agree with autograd in f64", "[engine]
   }
 }
 
+TEST_CASE("label smoothing and z-loss have the loss and the gradient of autograd", "[engine]") {
+  for (const std::int64_t classes : {3, 40, 1201}) {
+    const at::Tensor logits = random({4, classes}, 6) * 4;
+    const at::Tensor labels =
+        at::tensor({std::int64_t{0}, std::int64_t{2}, std::int64_t{1}, classes - 1});
+    for (const engine::LossSettings settings :
+         {engine::LossSettings{0.1, 0}, engine::LossSettings{0, 0.01},
+          engine::LossSettings{0.2, 0.02}}) {
+      const at::Tensor wide = logits.to(at::kDouble).requires_grad_(true);
+      const at::Tensor losses = at::cross_entropy_loss(wide, labels, {}, at::Reduction::None, -100,
+                                                       settings.label_smoothing) +
+                                settings.z_loss * at::logsumexp(wide, {-1}).square();
+      (losses.sum() * 0.25).backward();
+      at::Tensor gradient = logits.clone();
+      std::vector<double> actual(4);
+      engine::cross_entropy(out(gradient), labels.const_data_ptr<std::int64_t>(), 4, classes, 0.25F,
+                            actual.data(), settings);
+      for (std::int64_t i = 0; i < 4; ++i)
+        CHECK(std::abs(actual[static_cast<std::size_t>(i)] - losses[i].item<double>()) < 2e-5);
+      CHECK(distance(gradient, wide.grad()) < 1e-6);
+    }
+  }
+}
+
 TEST_CASE("heads go to their layout rotated and come back", "[engine]") {
   const engine::HeadShape shape{2, 5, 3, 2, 12};
   const at::Tensor rows = random({10, 72}, 1);

@@ -1,55 +1,11 @@
-#include "engine/train_fixtures.h"
+#include "engine/run_comparison.h"
 //
 #include <algorithm>
 
 #include "lora/checkpoint/train_run.h"
-#include "lora/format/json.h"
 
 using namespace lora;
 using namespace lora::testing;
-
-namespace {
-
-// metrics.jsonl without what may differ between equal runs.
-std::vector<std::string> comparable_metrics(const std::filesystem::path& run) {
-  std::vector<std::string> lines;
-  std::istringstream in(read_file(run / "metrics.jsonl"));
-  for (std::string line; std::getline(in, line);) {
-    Json document = parse_json(line, "line");
-    document.as_object()->erase("tok_s");
-    document.as_object()->erase("rss_bytes");
-    lines.push_back(dump_json(document, kCompactStyle));
-  }
-  return lines;
-}
-
-void require_equal_results(const std::filesystem::path& a, const std::filesystem::path& b) {
-  for (const char* name : {"adapter_model.safetensors", "adapter_config.json", "lora_manifest.json",
-                           "probe.safetensors"}) {
-    INFO(name);
-    REQUIRE(read_file(a / "adapter" / name) == read_file(b / "adapter" / name));
-  }
-  REQUIRE(comparable_metrics(a) == comparable_metrics(b));
-}
-
-// Sets the cancel flag once `step` has been reported, as a signal handler would.
-TrainReport interrupt_after(const TrainFixture& fixture, const TrainOptions& options,
-                            const engine::TrainSurroundings& surroundings, std::int64_t step) {
-  CancelFlag cancel{false};
-  Sinks sinks;
-  sinks.cancel = &cancel;
-  return fixture.train(options, surroundings, sinks,
-                       [&](const TrainEvent& event) { cancel = event.step >= step; });
-}
-
-TrainOptions resuming(TrainOptions options) {
-  options.resume = true;
-  options.adapter_config = nullptr;
-  options.steps.reset();
-  return options;
-}
-
-}  // namespace
 
 TEST_CASE("an interrupted and resumed run gives the bytes and metrics of an uninterrupted one") {
   const TrainFixture fixture;

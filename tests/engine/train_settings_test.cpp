@@ -45,6 +45,11 @@ TEST_CASE("settings no run can have are refused by flag") {
   refuses("--save-every", [](TrainOptions& o) { o.save_every = -1; });
   refuses("--early-stop needs", [](TrainOptions& o) { o.early_stop = 1; });
   refuses("--eval-every needs", [](TrainOptions& o) { o.eval_every = 1; });
+  refuses("--label-smoothing is 1.0", [](TrainOptions& o) { o.label_smoothing = 1; });
+  refuses("--z-loss", [](TrainOptions& o) { o.z_loss = -1; });
+  refuses("packed rows are all about full",
+          [](TrainOptions& o) { o.pack = o.group_by_length = true; });
+  refuses("--no-shuffle", [](TrainOptions& o) { o.group_by_length = true, o.shuffle = false; });
   refuses("no training data", [](TrainOptions& o) { o.data.clear(); });
 }
 
@@ -59,6 +64,8 @@ TEST_CASE("every setting comes back from run.json as it was") {
   options.schedule = "linear";
   options.compute = Compute::bf16;
   options.layer_checkpointing = true;
+  options.pack = true;
+  options.label_smoothing = 0.1;
   TrainRun run;
   run.config = settings_to_json(options);
   run.data = {{"data.txt", {}}};
@@ -79,4 +86,18 @@ TEST_CASE("a run.json without a setting, or with one of another type, is malform
   run.config = settings_to_json(valid());
   run.config.erase("seed");
   testing::require_error(ErrorKind::malformed, "config.seed", [&] { resumed_options({}, run); });
+}
+
+TEST_CASE("a run of an earlier version has the defaults of the settings it does not know") {
+  TrainRun run;
+  run.config = settings_to_json(valid());
+  for (const char* name : {"pack", "group_by_length", "label_smoothing", "z_loss"})
+    run.config.erase(name);
+  REQUIRE_FALSE(resumed_options(valid(), run).pack);
+  TrainOptions given = valid();
+  given.pack = true;
+  REQUIRE_FALSE(resumed_options(given, run).pack);
+  given.given = {"pack"};
+  testing::require_error(ErrorKind::usage, "--pack true (the run has false)",
+                         [&] { resumed_options(given, run); });
 }

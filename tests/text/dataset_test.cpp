@@ -276,6 +276,51 @@ TEST_CASE("the order of an epoch is a permutation that depends on seed and epoch
   REQUIRE(order != sorted);
 }
 
+TEST_CASE("batches of similar length visit each example once an epoch") {
+  constexpr std::size_t kSize = 1003;
+  constexpr std::size_t kBatch = 8;
+  std::vector<std::int64_t> lengths;
+  for (std::size_t i = 0; i < kSize; ++i)
+    lengths.push_back(1 + static_cast<std::int64_t>(i * 7919 % 500));
+  const auto padded = [&](BatchPlan plan) {
+    std::int64_t total = 0;
+    for (std::uint64_t k = 0; k < 125; ++k) {
+      std::int64_t longest = 0;
+      for (const std::size_t i : plan.batch(k)) longest = std::max(longest, lengths[i]);
+      total += longest * static_cast<std::int64_t>(kBatch);
+    }
+    return total;
+  };
+  const BatchPlan plain(kSize, kBatch, 5, true);
+  BatchPlan grouped(kSize, kBatch, 5, true);
+  grouped.group_by_length(lengths);
+  REQUIRE(padded(plain) > 430 * 1000);
+  REQUIRE(padded(grouped) < 260 * 1000);  // 250 is the mean length
+
+  std::vector<std::vector<std::size_t>> batches;
+  std::vector<std::size_t> visited;
+  for (std::uint64_t k = 0; k < 380; ++k) {
+    batches.push_back(grouped.batch(k));
+    visited.insert(visited.end(), batches.back().begin(), batches.back().end());
+  }
+  for (std::size_t epoch = 0; epoch < 3; ++epoch) {
+    const auto first = visited.begin() + static_cast<std::ptrdiff_t>(epoch * kSize);
+    std::vector<std::size_t> seen(first, first + kSize);
+    std::sort(seen.begin(), seen.end());
+    REQUIRE(seen == epoch_order(kSize, 0, 0, false));
+  }
+  BatchPlan later(kSize, kBatch, 5, true);
+  later.group_by_length(lengths);
+  for (const std::uint64_t k : {377, 130, 125, 124, 60, 0}) REQUIRE(later.batch(k) == batches[k]);
+  // Lengths do not run in order through a window.
+  std::int64_t turns = 0;
+  for (std::size_t k = 1; k + 1 < 50; ++k) {
+    const auto length = [&](std::size_t i) { return lengths[batches[i].front()]; };
+    turns += (length(k) > length(k - 1)) != (length(k + 1) > length(k));
+  }
+  REQUIRE(turns > 15);
+}
+
 TEST_CASE("a batch is a function of its number and every epoch visits each example once") {
   BatchPlan plan(10, 4, 5, true);
   std::vector<std::size_t> visited;

@@ -44,6 +44,14 @@ std::vector<std::string> lines_of(const std::string& path) {
   return lines;
 }
 
+Json json_of(const std::optional<PackingReport>& packing) {
+  if (!packing) return nullptr;
+  return JsonObject{{"documents", packing->documents},
+                    {"rows", packing->rows},
+                    {"row_tokens", packing->row_tokens},
+                    {"fill", packing->fill}};
+}
+
 class Train final : public Command {
  public:
   void add_options(OptionSet& options) override {
@@ -81,6 +89,14 @@ class Train final : public Command {
     options.seed("--seed", o_.seed, "seed of initial factors, order and dropout");
     options.toggle("shuffle", o_.shuffle, "visit the data in random order");
     options.choice("--loss-on", o_.loss_on, {"all", "completion"}, "which tokens carry loss");
+    options.flag("--pack", o_.pack,
+                 "fill rows of --seq-len with several documents that do not see each other");
+    options.flag("--group-by-length", o_.group_by_length,
+                 "batches of examples of similar length: less padding, another order");
+    options.number("--label-smoothing", o_.label_smoothing, 0, 1,
+                   "share of each target that all classes get alike, in the training loss");
+    options.number("--z-loss", o_.z_loss, 0, 1e6,
+                   "weight of the mean of logsumexp(logits)^2 in the training loss");
     options.choice("--checkpointing", checkpointing_, {"none", "layer"},
                    "layer: recompute activations in backward, less memory");
     options.text("--device", device_, "DEVICE",
@@ -198,6 +214,7 @@ class Train final : public Command {
                       {"peak_rss_bytes", report.peak_rss_bytes},
                       {"trainable_parameters", report.trainable_parameters},
                       {"total_parameters", report.total_parameters},
+                      {"packing", json_of(report.packing)},
                       {"adapter", report.adapter.string()},
                       {"stopped_because", report.stopped_because}};
     if (o_.dry_run) {
@@ -216,6 +233,12 @@ class Train final : public Command {
                  count_text(static_cast<std::uint64_t>(report.total_parameters)) +
                  " parameters trained, base unchanged; " + rate_text(report.tokens_per_second) +
                  ", peak memory " + bytes_text(static_cast<std::uint64_t>(report.peak_rss_bytes)));
+    if (report.packing)
+      console.line(count_text(static_cast<std::uint64_t>(report.packing->documents)) +
+                   " documents in " +
+                   plural(static_cast<std::uint64_t>(report.packing->rows), "row") + " of " +
+                   std::to_string(report.packing->row_tokens) + " tokens, " +
+                   number_text(100 * report.packing->fill, 3) + " % full");
     if (report.stopped_because == "interrupted") {
       console.note("interrupted; go on with: lora train --run-dir " + run_dir_ + " --resume");
       return {kInterrupted, std::move(result), {}};

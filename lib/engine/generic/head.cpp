@@ -6,6 +6,7 @@
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/index_select.h>
+#include <ATen/ops/logsumexp.h>
 #include <ATen/ops/mse_loss.h>
 
 #include <algorithm>
@@ -34,6 +35,16 @@ Error wrong_labels(const Tensor& y, const std::string& expected) {
                                             std::string(to_string(y.dtype)) + " " +
                                             shape_to_string(y.shape) + ", expected " + expected)
       .in_tensor("y");
+}
+
+// Null step: an evaluation.
+at::Tensor class_loss(const at::Tensor& logits, const at::Tensor& classes, const Pass& pass) {
+  const LossSettings settings = pass.dropout != nullptr ? pass.dropout->loss : LossSettings{};
+  constexpr std::int64_t kNoClass = -100;
+  const at::Tensor loss = at::cross_entropy_loss(logits, classes, {}, at::Reduction::Sum, kNoClass,
+                                                 settings.label_smoothing);
+  if (settings.z_loss == 0) return loss;
+  return loss.add(at::logsumexp(logits, {-1}).square().sum().mul(settings.z_loss));
 }
 
 }  // namespace
@@ -79,9 +90,8 @@ LossSum position_loss(Network& network, const SequencePass& pass, const at::Tens
   for (std::int64_t begin = 0; begin < result.count; begin += most) {
     const std::int64_t count = std::min(most, result.count - begin);
     const at::Tensor chunk = at::index_select(rows, 0, index_view(supervision.rows, begin, count));
-    const at::Tensor loss = at::cross_entropy_loss(network.logits(chunk, pass),
-                                                   index_view(supervision.targets, begin, count),
-                                                   {}, at::Reduction::Sum);
+    const at::Tensor loss = class_loss(network.logits(chunk, pass),
+                                       index_view(supervision.targets, begin, count), pass.pass);
     result.sum += differentiate(loss, gradient_scale);
   }
   return result;
@@ -101,7 +111,7 @@ LossSum classifier_loss(Network& network, const SequencePass& pass, const at::Te
     const at::Tensor classes = view_of(y);
     if (classes.lt(0).logical_or(classes.ge(labels)).any().item<bool>())
       throw wrong_labels(y, "classes below " + std::to_string(labels));
-    loss = at::cross_entropy_loss(logits, classes, {}, at::Reduction::Sum);
+    loss = class_loss(logits, classes, pass.pass);
     result.count = rows;
   } else {
     if (y.numel() != logits.numel())

@@ -9,7 +9,25 @@
 namespace lora::engine {
 namespace {
 
-LORA_KERNEL double loss_row(float* row, std::int64_t classes, std::int64_t label, float scale) {
+// Blocks keep the f32 partial sums short; the total is f64.
+constexpr std::int64_t kBlock = 512;
+
+LORA_KERNEL double sum_of(const float* row, std::int64_t count) {
+  double total = 0;
+  for (std::int64_t start = 0; start < count; start += kBlock) {
+    float sum = 0;
+    const std::int64_t stop = std::min(start + kBlock, count);
+    for (std::int64_t i = start; i < stop; ++i) sum += row[i];
+    total += static_cast<double>(sum);
+  }
+  return total;
+}
+
+// With s the smoothing and L = logsumexp(x): L - (1 - s) x[label] - s mean(x) + z L^2, whose
+// gradient is (1 + 2 z L) softmax(x) - (1 - s) [label] - s / classes.
+LORA_KERNEL double loss_row(float* row, std::int64_t classes, std::int64_t label, float scale,
+                            const LossSettings& settings) {
+  const double smoothing = settings.label_smoothing;
   const std::int64_t body = classes / kLanes * kLanes;
   const float target = row[label];
   Floats tops = broadcast(row[0]);
@@ -17,8 +35,7 @@ LORA_KERNEL double loss_row(float* row, std::int64_t classes, std::int64_t label
   float top = max_lane(tops);
   for (std::int64_t i = body; i < classes; ++i) top = std::max(top, row[i]);
 
-  // Blocks keep the f32 partial sums short; the total is f64.
-  constexpr std::int64_t kBlock = 512;
+  const double mean = smoothing != 0 ? sum_of(row, classes) / static_cast<double>(classes) : 0;
   double total = 0;
   for (std::int64_t start = 0; start < body; start += kBlock) {
     Floats sums{};
@@ -35,22 +52,30 @@ LORA_KERNEL double loss_row(float* row, std::int64_t classes, std::int64_t label
     total += e;
     if (scale != 0) row[i] = e;
   }
+  const double log_sum = std::log(total) + static_cast<double>(top);
   if (scale != 0) {
-    const float factor = static_cast<float>(scale / total);
+    const float factor = static_cast<float>(scale * (1 + 2 * settings.z_loss * log_sum) / total);
     for (std::int64_t i = 0; i < body; i += kLanes) store(row + i, load(row + i) * factor);
     for (std::int64_t i = body; i < classes; ++i) row[i] *= factor;
-    row[label] -= scale;
+    if (smoothing != 0) {
+      const auto share = static_cast<float>(scale * smoothing / static_cast<double>(classes));
+      for (std::int64_t i = 0; i < classes; ++i) row[i] -= share;
+    }
+    row[label] -= static_cast<float>(scale * (1 - smoothing));
   }
-  return std::log(total) + static_cast<double>(top) - static_cast<double>(target);
+  return log_sum - (1 - smoothing) * static_cast<double>(target) - smoothing * mean +
+         settings.z_loss * log_sum * log_sum;
 }
 
 }  // namespace
 
 void cross_entropy(float* logits, const std::int64_t* labels, std::int64_t rows,
-                   std::int64_t classes, float gradient_scale, double* losses) {
+                   std::int64_t classes, float gradient_scale, double* losses,
+                   const LossSettings& settings) {
   at::parallel_for(0, rows, 1, [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row)
-      losses[row] = loss_row(logits + row * classes, classes, labels[row], gradient_scale);
+      losses[row] =
+          loss_row(logits + row * classes, classes, labels[row], gradient_scale, settings);
   });
 }
 

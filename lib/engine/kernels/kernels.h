@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "engine/loss_settings.h"
+
 namespace lora::engine {
 
 /// bfloat16, laid out as c10::BFloat16.
@@ -109,9 +111,11 @@ void soft_cap(float cap, std::int64_t count, float* logits);
 void soft_cap_backward(float cap, const float* capped, std::int64_t count, float* g);
 
 /// Cross entropy of logits [rows, classes] with labels [rows]; losses [rows] in f64. With
-/// `gradient_scale` != 0 the logits become gradient_scale * d loss / d logits.
+/// `gradient_scale` != 0 the logits become gradient_scale * d loss / d logits. `settings` add to
+/// the loss.
 void cross_entropy(float* logits, const std::int64_t* labels, std::int64_t rows,
-                   std::int64_t classes, float gradient_scale, double* losses);
+                   std::int64_t classes, float gradient_scale, double* losses,
+                   const LossSettings& settings = {});
 
 /// out = x * mask / (1 - p); the mask is a function of `key` and the element's index only.
 void apply_dropout(const float* x, std::int64_t count, double p, std::uint64_t key, float* out);

@@ -77,6 +77,8 @@ LossSum head_loss(const LlamaNetwork& network, const LayerContext& context,
   const std::int64_t width = hidden.size(1);
   if (g != nullptr) g->zero_();
   LossSum result{0, total};
+  const StepContext* step = context.pass.dropout;  // null: an evaluation
+  const LossSettings settings = step != nullptr ? step->loss : LossSettings{};
   std::vector<double> losses(static_cast<std::size_t>(std::min(kChunk, total)));
   BranchProducts products;
   for (std::int64_t begin = 0; begin < total; begin += kChunk) {
@@ -94,7 +96,7 @@ LossSum head_loss(const LlamaNetwork& network, const LayerContext& context,
       capped.copy_(logits);
     }
     cross_entropy(logits.mutable_data_ptr<float>(), supervision.targets.data() + begin, count,
-                  logits.size(1), static_cast<float>(gradient_scale), losses.data());
+                  logits.size(1), static_cast<float>(gradient_scale), losses.data(), settings);
     for (std::int64_t i = 0; i < count; ++i) result.sum += losses[static_cast<std::size_t>(i)];
     if (gradient_scale == 0) continue;
     finish_backward(context.config, capped, logits);

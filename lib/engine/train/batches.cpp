@@ -20,6 +20,29 @@ Tensor gather_rows(const Tensor& table, std::span<const std::size_t> indices) {
   return Tensor::from_bytes(table.dtype, std::move(shape), std::move(rows));
 }
 
+// The examples of each row one behind the other, padded on the right to the longest row.
+void fill_rows(Batch& batch, const Dataset& data,
+               std::span<const std::span<const std::size_t>> rows) {
+  for (const auto& row : rows) {
+    std::int64_t length = 0;
+    for (const std::size_t index : row) length += data.length(index);
+    batch.lengths.push_back(length);
+    batch.columns = std::max(batch.columns, length);
+  }
+  const auto columns = static_cast<std::size_t>(batch.columns);
+  batch.input_ids.assign(rows.size() * columns, 0);
+  batch.labels.assign(rows.size() * columns, kIgnoredLabel);
+  for (std::size_t row = 0; row < rows.size(); ++row) {
+    auto at = static_cast<std::ptrdiff_t>(row * columns);
+    for (const std::size_t index : rows[row]) {
+      const Example example = data.example(index);
+      std::copy(example.input_ids.begin(), example.input_ids.end(), batch.input_ids.begin() + at);
+      std::copy(example.labels.begin(), example.labels.end(), batch.labels.begin() + at);
+      at += static_cast<std::ptrdiff_t>(example.input_ids.size());
+    }
+  }
+}
+
 }  // namespace
 
 Batch make_batch(const Dataset& data, std::span<const std::size_t> indices) {
@@ -32,17 +55,28 @@ Batch make_batch(const Dataset& data, std::span<const std::size_t> indices) {
   }
   batch.is_shifted = data.label_use == LabelUse::next_token;
   if (data.label_use == LabelUse::sequence) batch.y = gather_rows(data.y, indices);
-  for (const std::size_t index : indices)
-    batch.columns = std::max(batch.columns, data.length(index));
+  std::vector<std::span<const std::size_t>> rows;
+  for (std::size_t row = 0; row < indices.size(); ++row) rows.push_back(indices.subspan(row, 1));
+  fill_rows(batch, data, rows);
+  return batch;
+}
+
+Batch make_packed_batch(const Dataset& data, std::span<const std::span<const std::size_t>> rows) {
+  Batch batch;
+  batch.rows = static_cast<std::int64_t>(rows.size());
+  fill_rows(batch, data, rows);
+  // Padding stays a document of its own at each position: it sees nothing and has no place that a
+  // table of positions could lack.
   const auto columns = static_cast<std::size_t>(batch.columns);
-  batch.input_ids.assign(indices.size() * columns, 0);
-  batch.labels.assign(indices.size() * columns, kIgnoredLabel);
-  for (std::size_t row = 0; row < indices.size(); ++row) {
-    const Example example = data.example(indices[row]);
-    const auto at = static_cast<std::ptrdiff_t>(row * columns);
-    std::copy(example.input_ids.begin(), example.input_ids.end(), batch.input_ids.begin() + at);
-    std::copy(example.labels.begin(), example.labels.end(), batch.labels.begin() + at);
-    batch.lengths.push_back(static_cast<std::int64_t>(example.input_ids.size()));
+  batch.starts.resize(rows.size() * columns);
+  for (std::size_t row = 0; row < rows.size(); ++row) {
+    const auto first = batch.starts.begin() + static_cast<std::ptrdiff_t>(row * columns);
+    std::iota(first, first + batch.columns, 0);
+    std::int64_t begin = 0;
+    for (const std::size_t index : rows[row]) {
+      std::fill_n(first + begin, data.length(index), static_cast<std::int32_t>(begin));
+      begin += data.length(index);
+    }
   }
   return batch;
 }

@@ -14,6 +14,10 @@ namespace lora::engine {
 /// sequences with one label. Tables: the rows of x and y, copied.
 Batch make_batch(const Dataset& data, std::span<const std::size_t> indices);
 
+/// Token data of a causal language model with the examples of `rows[i]` in row i, one behind the
+/// other.
+Batch make_packed_batch(const Dataset& data, std::span<const std::span<const std::size_t>> rows);
+
 /// Tokens the batch makes a model read: valid positions, or rows of a table.
 std::int64_t token_count(const Batch& batch);
 

@@ -20,17 +20,17 @@ using Clock = std::chrono::steady_clock;
 // One optimizer step's worth of data, gathered before any gradient: the loss is divided by the
 // positions of all micro-batches together.
 struct StepData {
-  std::vector<std::vector<std::size_t>> indices;
+  std::vector<std::vector<std::size_t>> rows;
   std::vector<Batch> batches;
   std::int64_t supervised = 0;
   std::int64_t tokens = 0;
 };
 
-StepData gather(BatchPlan& plan, const Dataset& data, std::int64_t step, std::int64_t grad_accum) {
+StepData gather(BatchPlan& plan, const DataRows& data, std::int64_t step, std::int64_t grad_accum) {
   StepData gathered;
   for (std::int64_t micro = 0; micro < grad_accum; ++micro) {
-    gathered.indices.push_back(plan.batch(static_cast<std::uint64_t>(step * grad_accum + micro)));
-    gathered.batches.push_back(make_batch(data, gathered.indices.back()));
+    gathered.rows.push_back(plan.batch(static_cast<std::uint64_t>(step * grad_accum + micro)));
+    gathered.batches.push_back(data.batch(gathered.rows.back()));
     gathered.supervised += supervised_count(gathered.batches.back());
     gathered.tokens += token_count(gathered.batches.back());
   }
@@ -41,15 +41,15 @@ bool all_finite(const at::Tensor& values) { return at::isfinite(values).all().it
 
 }  // namespace
 
-LossSum evaluate_model(Model& model, const Dataset& data, std::int64_t batch_size,
+LossSum evaluate_model(Model& model, const DataRows& data, std::int64_t batch_size,
                        const Sinks& sinks) {
   LossSum total;
   const auto size = static_cast<std::size_t>(batch_size);
   for (std::size_t first = 0; first < data.size(); first += size) {
     sinks.throw_if_cancelled();
-    std::vector<std::size_t> indices(std::min(size, data.size() - first));
-    std::iota(indices.begin(), indices.end(), first);
-    const LossSum part = model.loss(make_batch(data, indices));
+    std::vector<std::size_t> rows(std::min(size, data.size() - first));
+    std::iota(rows.begin(), rows.end(), first);
+    const LossSum part = model.loss(data.batch(rows));
     total.sum += part.sum;
     total.count += part.count;
   }
@@ -59,8 +59,7 @@ LossSum evaluate_model(Model& model, const Dataset& data, std::int64_t batch_siz
 TrainingLoop::TrainingLoop(LoopParts parts, RunState& state)
     : parts_(std::move(parts)),
       state_(state),
-      batches_(parts_.data.size(), static_cast<std::size_t>(parts_.options.batch_size),
-               parts_.options.seed, parts_.options.shuffle),
+      batches_(plan_batches(parts_.options, parts_.data)),
       saved_step_(state_.step) {}
 
 StopReason TrainingLoop::run() {
@@ -93,9 +92,9 @@ void TrainingLoop::step() {
   const auto started = Clock::now();
   const StepData data = gather(batches_, parts_.data, state_.step, options.grad_accum);
   if (data.supervised == 0)
-    throw Error(ErrorKind::incompatible, "step " + std::to_string(state_.step + 1) +
-                                             " holds no position with a loss: " +
-                                             origins(parts_.data, data.indices.front()));
+    throw Error(ErrorKind::incompatible,
+                "step " + std::to_string(state_.step + 1) +
+                    " holds no position with a loss: " + parts_.data.origins_of(data.rows.front()));
   FlatParameters& parameters = parts_.model.trainable();
   parameters.gradients.zero_();
   double sum = 0;
@@ -103,17 +102,20 @@ void TrainingLoop::step() {
   for (std::size_t micro = 0; micro < data.batches.size(); ++micro) {
     const LossSum part = parts_.model.loss_and_gradients(
         data.batches[micro], 1.0 / static_cast<double>(data.supervised),
-        {options.seed, state_.step, static_cast<std::int64_t>(micro)});
+        {options.seed,
+         state_.step,
+         static_cast<std::int64_t>(micro),
+         {options.label_smoothing, options.z_loss}});
     if (!std::isfinite(part.sum))
       stop_non_finite("loss", part.sum, "micro-batch " + std::to_string(micro + 1),
-                      origins(parts_.data, data.indices[micro]));
+                      parts_.data.origins_of(data.rows[micro]));
     sum += part.sum;
-    all.insert(all.end(), data.indices[micro].begin(), data.indices[micro].end());
+    all.insert(all.end(), data.rows[micro].begin(), data.rows[micro].end());
   }
   const double norm = clip_by_global_norm(parameters.gradients, options.max_grad_norm);
   if (!std::isfinite(norm))
     stop_non_finite("gradient norm", norm, std::to_string(data.batches.size()) + " micro-batches",
-                    origins(parts_.data, all));
+                    parts_.data.origins_of(all));
 
   const std::int64_t number = state_.step + 1;
   const double rate = parts_.plan.schedule.rate(number);

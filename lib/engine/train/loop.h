@@ -18,8 +18,8 @@ struct LoopParts {
   const TrainPlan& plan;
   Model& model;
   AdamW& optimizer;
-  const Dataset& data;
-  const Dataset* eval = nullptr;
+  const DataRows& data;
+  const DataRows* eval = nullptr;
   MetricsFile& metrics;
   /// Publishes a checkpoint of the model, the optimizer and this state.
   std::function<void(const RunState&)> save;
@@ -62,7 +62,7 @@ class TrainingLoop {
 };
 
 /// Mean loss over a data set in its own order, weighted by supervised positions.
-LossSum evaluate_model(Model& model, const Dataset& data, std::int64_t batch_size,
+LossSum evaluate_model(Model& model, const DataRows& data, std::int64_t batch_size,
                        const Sinks& sinks);
 
 }  // namespace lora::engine

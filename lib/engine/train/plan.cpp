@@ -1,6 +1,8 @@
 #include "engine/train/plan.h"
 
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 #include "lora/base/error.h"
 
@@ -10,18 +12,17 @@ namespace {
 constexpr double kDefaultEpochs = 3;
 constexpr std::int64_t kSavesPerRun = 10;
 
-std::int64_t steps_for(const TrainOptions& options, const Dataset& data) {
+std::int64_t steps_for(const TrainOptions& options, const DataRows& data) {
   if (options.steps) return *options.steps;
-  const BatchPlan batches(data.size(), static_cast<std::size_t>(options.batch_size), options.seed,
-                          options.shuffle);
-  const auto count = batches.batches_for(options.epochs.value_or(kDefaultEpochs));
+  const auto count =
+      plan_batches(options, data).batches_for(options.epochs.value_or(kDefaultEpochs));
   const auto accum = static_cast<std::uint64_t>(options.grad_accum);
   return std::max<std::int64_t>(1, static_cast<std::int64_t>((count + accum - 1) / accum));
 }
 
-std::int64_t longest(const Dataset& data) {
+std::int64_t longest(const DataRows& data) {
   std::int64_t longest = 0;
-  if (data.is_tabular) return 1;
+  if (data.examples().is_tabular) return 1;
   for (std::size_t i = 0; i < data.size(); ++i) longest = std::max(longest, data.length(i));
   return longest;
 }
@@ -29,7 +30,7 @@ std::int64_t longest(const Dataset& data) {
 // A layer keeps about eight values of the hidden width and three of the intermediate one for its
 // backward pass; the head needs logits and their gradient.
 template <typename Config>
-std::int64_t activations_of(const Config& config, const TrainOptions& options, const Dataset& data,
+std::int64_t activations_of(const Config& config, const TrainOptions& options, const DataRows& data,
                             std::int64_t element) {
   const std::int64_t layer = 8 * config.hidden_size + 3 * config.intermediate_size;
   const std::int64_t layers = options.layer_checkpointing
@@ -40,7 +41,18 @@ std::int64_t activations_of(const Config& config, const TrainOptions& options, c
 
 }  // namespace
 
-TrainPlan make_plan(const TrainOptions& options, const Dataset& data) {
+BatchPlan plan_batches(const TrainOptions& options, const DataRows& data) {
+  BatchPlan plan(data.size(), static_cast<std::size_t>(options.batch_size), options.seed,
+                 options.shuffle);
+  if (options.group_by_length) {
+    std::vector<std::int64_t> lengths;
+    for (std::size_t row = 0; row < data.size(); ++row) lengths.push_back(data.length(row));
+    plan.group_by_length(std::move(lengths));
+  }
+  return plan;
+}
+
+TrainPlan make_plan(const TrainOptions& options, const DataRows& data) {
   TrainPlan plan;
   plan.total_steps = steps_for(options, data);
   plan.save_every = options.save_every > 0
@@ -52,7 +64,7 @@ TrainPlan make_plan(const TrainOptions& options, const Dataset& data) {
 }
 
 std::int64_t estimate_memory(const TrainOptions& options, std::int64_t trainable_parameters,
-                             const Dataset& data) {
+                             const DataRows& data) {
   std::int64_t frozen = 0;
   bool is_half = options.compute == Compute::bf16;
   for (const auto& [name, tensor] : options.base->tensors) {
@@ -73,24 +85,32 @@ std::int64_t estimate_memory(const TrainOptions& options, std::int64_t trainable
   return frozen * element + trainable_parameters * 16 + activations;
 }
 
-JsonObject describe_plan(const TrainOptions& options, const TrainPlan& plan, const Dataset& data,
-                         const Dataset* eval, std::int64_t trainable_parameters,
-                         std::int64_t total_parameters) {
-  const auto examples = static_cast<std::int64_t>(data.size());
-  return {
-      {"steps", plan.total_steps},
-      {"examples", examples},
-      {"examples_per_step", options.batch_size * options.grad_accum},
-      {"epochs", static_cast<double>(plan.total_steps * options.batch_size * options.grad_accum) /
-                     static_cast<double>(examples)},
-      {"data_tokens", data.is_tabular ? examples : data.total_tokens},
-      {"supervised_tokens", data.is_tabular ? examples : data.supervised_tokens},
-      {"eval_examples", eval ? static_cast<std::int64_t>(eval->size()) : 0},
-      {"warmup_steps", plan.schedule.warmup},
-      {"save_every", plan.save_every},
-      {"trainable_parameters", trainable_parameters},
-      {"total_parameters", total_parameters},
-      {"memory_bytes_estimate", estimate_memory(options, trainable_parameters, data)}};
+JsonObject describe_plan(const TrainOptions& options, const TrainPlan& plan_of_run,
+                         const DataRows& data, const DataRows* eval,
+                         std::int64_t trainable_parameters, std::int64_t total_parameters) {
+  const Dataset& set = data.examples();
+  const auto examples = static_cast<std::int64_t>(set.size());
+  const double rows = static_cast<double>(data.size());
+  const std::int64_t rows_per_step = options.batch_size * options.grad_accum;
+  JsonObject plan{{"steps", plan_of_run.total_steps},
+                  {"examples", examples},
+                  {"examples_per_step", rows_per_step},
+                  {"epochs", static_cast<double>(plan_of_run.total_steps * rows_per_step) / rows},
+                  {"data_tokens", set.is_tabular ? examples : set.total_tokens},
+                  {"supervised_tokens", set.is_tabular ? examples : set.supervised_tokens},
+                  {"eval_examples", eval ? static_cast<std::int64_t>(eval->examples().size()) : 0},
+                  {"warmup_steps", plan_of_run.schedule.warmup},
+                  {"save_every", plan_of_run.save_every},
+                  {"trainable_parameters", trainable_parameters},
+                  {"total_parameters", total_parameters},
+                  {"memory_bytes_estimate", estimate_memory(options, trainable_parameters, data)}};
+  if (data.is_packed()) {
+    plan["examples_per_step"] = static_cast<double>(rows_per_step * examples) / rows;
+    plan["rows"] = static_cast<std::int64_t>(data.size());
+    plan["rows_per_step"] = rows_per_step;
+    plan["fill"] = data.fill();
+  }
+  return plan;
 }
 
 }  // namespace lora::engine

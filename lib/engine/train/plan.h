@@ -3,10 +3,10 @@
 
 #include <cstdint>
 
+#include "engine/train/data_rows.h"
 #include "engine/train/schedule.h"
 #include "lora/checkpoint/checkpoint.h"
 #include "lora/engine.h"
-#include "lora/text/dataset.h"
 
 namespace lora::engine {
 
@@ -16,18 +16,21 @@ struct TrainPlan {
   Schedule schedule;
 };
 
+/// The order in which a run visits the rows of its data.
+BatchPlan plan_batches(const TrainOptions& options, const DataRows& data);
+
 /// Steps as given, or enough to see every example `epochs` (default 3) times, rounded up.
-TrainPlan make_plan(const TrainOptions& options, const Dataset& data);
+TrainPlan make_plan(const TrainOptions& options, const DataRows& data);
 
 /// Rough bytes a run needs: frozen weights in the compute dtype, four f32 values a trainable
 /// parameter, and the activations one micro-batch of a decoder keeps. An estimate for people, good
 /// to a factor of two.
 std::int64_t estimate_memory(const TrainOptions& options, std::int64_t trainable_parameters,
-                             const Dataset& data);
+                             const DataRows& data);
 
 /// The plan of a dry run as the command line shows it.
-JsonObject describe_plan(const TrainOptions& options, const TrainPlan& plan, const Dataset& data,
-                         const Dataset* eval, std::int64_t trainable_parameters,
+JsonObject describe_plan(const TrainOptions& options, const TrainPlan& plan, const DataRows& data,
+                         const DataRows* eval, std::int64_t trainable_parameters,
                          std::int64_t total_parameters);
 
 }  // namespace lora::engine

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <string_view>
 #include <type_traits>
 #include <utility>
@@ -40,6 +41,23 @@ void for_each_setting(Options& options, Visitor&& visit) {
   visit("keep", options.keep);
   visit("layer_checkpointing", options.layer_checkpointing);
   visit("device", options.device);
+  visit("pack", options.pack);
+  visit("group_by_length", options.group_by_length);
+  visit("label_smoothing", options.label_smoothing);
+  visit("z_loss", options.z_loss);
+}
+
+// Settings that run.json of an earlier version lacks: such a run had their defaults.
+constexpr std::string_view kLaterSettings[] = {"pack", "group_by_length", "label_smoothing",
+                                               "z_loss"};
+
+// Null: missing where it must not be.
+const Json* recorded_setting(const TrainRun& run, const JsonObject& defaults,
+                             std::string_view name) {
+  const Json* recorded = run.config.find(name);
+  const bool is_later = std::find(std::begin(kLaterSettings), std::end(kLaterSettings), name) !=
+                        std::end(kLaterSettings);
+  return recorded == nullptr && is_later ? defaults.find(name) : recorded;
 }
 
 Json to_json_value(bool value) { return value; }
@@ -152,10 +170,11 @@ void require(bool holds, const std::string& flag, const Json& found, const char*
 
 void refuse_conflicts(const TrainOptions& options, const TrainRun& run) {
   std::vector<std::string> conflicts;
+  const JsonObject defaults = settings_to_json({});
   for_each_setting(options, [&](const char* name, const auto& value) {
     const char* flag = flag_of(name) ? flag_of(name) : name;
     const Json given = to_json_value(value);
-    const Json* recorded = run.config.find(name);
+    const Json* recorded = recorded_setting(run, defaults, name);
     if (is_given(options, flag) && recorded != nullptr && given != *recorded)
       conflicts.push_back(compare(flag, given, *recorded));
   });
@@ -202,6 +221,15 @@ void check_settings(const TrainOptions& o) {
   require(o.keep > 0, "keep", o.keep, "at least 1");
   require(o.loss_on == "all" || o.loss_on == "completion", "loss-on", o.loss_on,
           "all or completion");
+  require(finite(o.label_smoothing) && o.label_smoothing >= 0 && o.label_smoothing < 1,
+          "label-smoothing", o.label_smoothing, "a number from 0 to below 1");
+  require(finite(o.z_loss) && o.z_loss >= 0, "z-loss", o.z_loss, "a number from 0 on");
+  if (o.group_by_length && o.pack)
+    throw Error(ErrorKind::usage,
+                "--group-by-length and --pack were both given: packed rows are all about full");
+  if (o.group_by_length && !o.shuffle)
+    throw Error(ErrorKind::usage,
+                "--group-by-length changes the order, which --no-shuffle wants as it is");
   require(init_lora_weights_of(o.init).has_value(), "init", o.init,
           "default, gaussian, zero, orthogonal, pissa, pissa_niter_N or olora");
   if (o.early_stop > 0 && (o.eval_data.empty() || o.eval_every == 0))
@@ -228,8 +256,9 @@ TrainOptions resumed_options(const TrainOptions& options, const TrainRun& run) {
   refuse_conflicts(options, run);
   TrainOptions resumed = options;
   resumed.base_source = run.base_source;
+  const JsonObject defaults = settings_to_json({});
   const auto read = [&](const char* name, auto& value) {
-    const Json* recorded = run.config.find(name);
+    const Json* recorded = recorded_setting(run, defaults, name);
     if (recorded == nullptr || !from_json_value(*recorded, value))
       throw Error(ErrorKind::malformed, "cannot resume " + run.path.string() + ": config." + name +
                                             " of run.json is missing or of another type")

@@ -137,8 +137,8 @@ RunSetup prepare_run(const TrainOptions& given, const Sinks& sinks) {
 
   if (setup.resumed) {
     const TrainRun& run = *setup.resumed;
-    require_same_files(run.data, setup.data, run.path);
-    if (setup.eval) require_same_files(run.eval_data, *setup.eval, run.path);
+    require_same_files(run.data, setup.data.examples(), run.path);
+    if (setup.eval) require_same_files(run.eval_data, setup.eval->examples(), run.path);
     if (setup.plan.total_steps < run.total_steps)
       throw Error(ErrorKind::usage, "cannot resume " + run.path.string() + " with " +
                                         std::to_string(setup.plan.total_steps) +
@@ -175,8 +175,8 @@ TrainRun make_run_record(RunSetup& setup, int threads) {
   run.tool_version = setup.options.tool_version;
   run.base_source = setup.options.base_source;
   run.base_root = setup.guard->lock().root;
-  run.data = recorded_files(setup.data);
-  if (setup.eval) run.eval_data = recorded_files(*setup.eval);
+  run.data = recorded_files(setup.data.examples());
+  if (setup.eval) run.eval_data = recorded_files(setup.eval->examples());
   run.initial_adapter = setup.continued;
   run.total_steps = setup.plan.total_steps;
   run.threads = threads;

@@ -11,7 +11,6 @@
 #include "lora/adapter/adapter.h"
 #include "lora/checkpoint/tokenizer_files.h"
 #include "lora/checkpoint/train_run.h"
-#include "lora/text/dataset.h"
 
 namespace lora::engine {
 
@@ -27,8 +26,8 @@ struct RunSetup {
   TensorMap first_factors;                ///< what its initialisation took out of the base
   JsonArray history;                      ///< of the adapter that is continued
   std::optional<RecordedFile> continued;  ///< its weights file
-  Dataset data;
-  std::optional<Dataset> eval;
+  DataRows data;
+  std::optional<DataRows> eval;
   TrainPlan plan;
 };
 

@@ -34,6 +34,12 @@ RunDirectory::Use use_of(const TrainOptions& options) {
   return options.force ? RunDirectory::Use::replace : RunDirectory::Use::create;
 }
 
+std::optional<PackingReport> packing_of(const DataRows& data) {
+  if (!data.is_packed()) return std::nullopt;
+  return PackingReport{static_cast<std::int64_t>(data.examples().size()),
+                       static_cast<std::int64_t>(data.size()), data.capacity(), data.fill()};
+}
+
 // What the run has written and will write, from the first byte in its directory to the result.
 class Run {
  public:
@@ -78,6 +84,7 @@ class Run {
       write_result(state);
       report.adapter = directory_.adapter();
     }
+    report.packing = packing_of(setup_.data);
     report.steps = state.step;
     report.tokens = state.tokens;
     report.first_loss = state.first_loss;
@@ -119,7 +126,7 @@ class Run {
   Provenance provenance(const RunState& state) {
     const TrainOptions& options = setup_.options;
     JsonArray data;
-    for (const DataFile& file : setup_.data.files) data.push_back(file.digest.hex());
+    for (const DataFile& file : setup_.data.examples().files) data.push_back(file.digest.hex());
     Provenance result{&setup_.guard->lock(), setup_.tokenizer, setup_.history};
     result.history.push_back(JsonObject{{"operation", "train"},
                                         {"steps", state.step},

@@ -1,9 +1,11 @@
 #include "engine/train/training_data.h"
 
+#include <cstdio>
 #include <cstring>
 #include <optional>
 #include <string>
 #include <system_error>
+#include <utility>
 
 #include "lora/base/error.h"
 #include "lora/text/chat_template.h"
@@ -68,10 +70,43 @@ void check_table(const Dataset& data, const MlpConfig& mlp) {
   }
 }
 
+Error unusable(const std::string& what, const Dataset& data, const std::string& reason) {
+  const std::string file = data.files.front().path.string();
+  return Error(ErrorKind::usage, what + " " + file + ": " + reason).in_file(file);
+}
+
+// Values have no classes to smooth over, and an mlp's loss has neither term.
+void require_loss_of_classes(const TrainOptions& options, const Dataset& data) {
+  if (options.label_smoothing == 0 && options.z_loss == 0) return;
+  const bool has_values = data.label_use == LabelUse::sequence && data.y.dtype == DType::f32;
+  if (data.is_tabular || has_values)
+    throw unusable("cannot train with --label-smoothing or --z-loss on", data,
+                   "they belong to the cross entropy over tokens or classes of text");
+}
+
+void require_packable(const Dataset& data) {
+  const auto refuse = [&](const char* reason) {
+    return unusable("cannot pack", data, reason).with_hint("leave --pack out");
+  };
+  if (data.is_tabular) throw refuse("rows of a table have no length");
+  if (data.label_use == LabelUse::sequence)
+    throw refuse("a classifier of sequences gives one answer a row, so a row holds one sequence");
+  if (data.label_use == LabelUse::each_token)
+    throw refuse("the model predicts no next token, and looks ahead into whatever shares its row");
+}
+
+std::string packing_text(const DataRows& rows, std::int64_t capacity) {
+  char percent[16];
+  std::snprintf(percent, sizeof percent, "%.1f", 100 * rows.fill());
+  return "packed " + std::to_string(rows.examples().size()) + " documents into " +
+         std::to_string(rows.size()) + " rows of " + std::to_string(capacity) + " tokens, " +
+         percent + " % full";
+}
+
 }  // namespace
 
-Dataset load_training_data(const TrainOptions& options,
-                           const std::vector<std::filesystem::path>& files, const Sinks& sinks) {
+DataRows load_training_data(const TrainOptions& options,
+                            const std::vector<std::filesystem::path>& files, const Sinks& sinks) {
   const Checkpoint& base = *options.base;
   const std::filesystem::path directory = directory_of(base);
   const std::optional<Tokenizer> tokenizer = tokenizer_in(directory, options.add_tokens);
@@ -95,7 +130,15 @@ Dataset load_training_data(const TrainOptions& options,
     if (!data.is_tabular) throw misfit(data, "it holds sequences of tokens", "tables x and y");
     check_table(data, *base.config->mlp);
   }
-  return data;
+  require_loss_of_classes(options, data);
+  if (options.group_by_length && data.is_tabular)
+    throw unusable("cannot group", data, "rows of a table have no length")
+        .with_hint("leave --group-by-length out");
+  if (!options.pack) return DataRows(std::move(data));
+  require_packable(data);
+  DataRows rows(std::move(data), options.seq_len, options.seed, options.shuffle);
+  sinks.info(packing_text(rows, options.seq_len));
+  return rows;
 }
 
 std::vector<RecordedFile> recorded_files(const Dataset& data) {

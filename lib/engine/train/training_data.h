@@ -4,17 +4,18 @@
 #include <filesystem>
 #include <vector>
 
+#include "engine/train/data_rows.h"
 #include "lora/checkpoint/checkpoint.h"
 #include "lora/checkpoint/train_run.h"
 #include "lora/engine.h"
-#include "lora/text/dataset.h"
 
 namespace lora::engine {
 
-/// Reads `files` for the base of `options`. Notes and cuts are logged. Throws what load_dataset
-/// throws, and Error(incompatible) when the base cannot take this kind of data or its shape.
-Dataset load_training_data(const TrainOptions& options,
-                           const std::vector<std::filesystem::path>& files, const Sinks& sinks);
+/// Reads `files` for the base of `options` and packs them where it says so. Notes and cuts are
+/// logged. Throws what load_dataset throws, Error(incompatible) when the base cannot take this kind
+/// of data or its shape, and Error(usage) when this kind cannot be packed.
+DataRows load_training_data(const TrainOptions& options,
+                            const std::vector<std::filesystem::path>& files, const Sinks& sinks);
 
 /// Paths and digests for run.json.
 std::vector<RecordedFile> recorded_files(const Dataset& data);

@@ -109,7 +109,11 @@ struct TrainOptions {
   Compute compute = Compute::base;
   std::uint64_t seed = 0;
   bool shuffle = true;
-  std::string loss_on = "all";  ///< all | completion
+  std::string loss_on = "all";   ///< all | completion
+  bool pack = false;             ///< rows of seq_len tokens that hold several documents
+  bool group_by_length = false;  ///< batches of examples of similar length
+  double label_smoothing = 0;    ///< of the training loss, as transformers has it
+  double z_loss = 0;             ///< weight of the mean of logsumexp(logits)^2 in the training loss
   std::vector<std::filesystem::path> eval_data;
   std::int64_t eval_every = 0;  ///< 0: only at the end
   std::int64_t early_stop = 0;  ///< evaluations without improvement; 0: off
@@ -135,12 +139,19 @@ struct TrainEvent {
   std::optional<double> eval_loss;  ///< set on evaluation events
 };
 
+/// What --pack made of the training data.
+struct PackingReport {
+  std::int64_t documents = 0, rows = 0, row_tokens = 0;
+  double fill = 0;  ///< share of the rows that holds tokens
+};
+
 struct TrainReport {
   std::int64_t steps = 0, tokens = 0;
   double first_loss = 0, last_loss = 0, tokens_per_second = 0;
   std::optional<double> eval_loss;
   std::int64_t peak_rss_bytes = 0;
   std::int64_t trainable_parameters = 0, total_parameters = 0;
+  std::optional<PackingReport> packing;
   std::filesystem::path adapter;  ///< RUN/adapter
   std::string stopped_because;    ///< "" (done), "interrupted", "early stop"
   JsonObject plan;                ///< dry run: what would be done

@@ -21,6 +21,7 @@ from parity import (  # noqa: F401
     kinds,
     loads,
     merged,
+    packing,
     pages,
     repairs,
     reports,

@@ -90,6 +90,8 @@ def compare_runs(
     lr: float,
     schedule: str = "constant",
     grad_accum: int = 1,
+    flags: tuple[object, ...] = (),
+    loss_of: Callable[[torch.nn.Module, dict], torch.Tensor] = lambda model, inputs: model(**inputs).loss,
 ) -> None:
     """The file `data` holds `examples` examples, of which batch_of gives those of some rows to PEFT's model.
 
@@ -102,6 +104,7 @@ def compare_runs(
         "train", "--base", base, "--adapter", "initial", "--data", data, "--no-shuffle",
         "--compute", "f32", "--steps", steps, "--batch-size", batch, "--seq-len", seq_len, "--lr", lr,
         "--schedule", schedule, "--warmup", warmup, "--grad-accum", grad_accum, "--run-dir", "run",
+        *flags,
     )  # fmt: skip
 
     trainable = [p for p in model.parameters() if p.requires_grad]
@@ -116,7 +119,7 @@ def compare_runs(
         total = 0.0
         for micro in range(grad_accum):
             first = (step * grad_accum + micro) * batch
-            loss = model(**batch_of([(first + i) % examples for i in range(batch)])).loss / grad_accum
+            loss = loss_of(model, batch_of([(first + i) % examples for i in range(batch)])) / grad_accum
             loss.backward()
             total += loss.item()
         norm = torch.nn.utils.clip_grad_norm_(trainable, 1.0).item()

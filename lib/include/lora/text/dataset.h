@@ -181,6 +181,12 @@ class BatchPlan {
   /// Throws Error(usage) when size or batch_size is 0.
   BatchPlan(std::size_t size, std::size_t batch_size, std::uint64_t seed, bool shuffle);
 
+  /// Makes batches of examples of similar length, `lengths` by example: the whole batches of an
+  /// epoch are cut into windows of 50, the examples of a window sorted by length, and its batches
+  /// visited in an order of their own. An epoch still visits each example once, and batch k is
+  /// still a function of its number.
+  void group_by_length(std::vector<std::int64_t> lengths);
+
   /// Indices into the data set. Remembers the epoch's order between calls; not thread-safe.
   std::vector<std::size_t> batch(std::uint64_t k);
 
@@ -188,12 +194,18 @@ class BatchPlan {
   std::uint64_t batches_for(double epochs) const;
 
  private:
+  std::vector<std::size_t> positions(std::uint64_t first, std::uint64_t count);
+  std::vector<std::size_t> grouped_batch(std::uint64_t k, std::uint64_t epoch);
+
   std::size_t size_;
   std::size_t batch_size_;
   std::uint64_t seed_;
   bool shuffle_;
   std::uint64_t cached_epoch_ = 0;
   std::vector<std::size_t> order_;
+  std::vector<std::int64_t> lengths_;  ///< empty: not grouped
+  std::uint64_t cached_window_ = 0;
+  std::vector<std::size_t> window_;  ///< its examples, by length
 };
 
 }  // namespace lora
