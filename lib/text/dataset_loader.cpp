@@ -120,8 +120,9 @@ void load_text(const MappedFile& file, const DataOptions& options, Dataset& data
   Blocks blocks(name, options, data);
   try {
     text::required_tokenizer(options, name)
-        .encode_parts(text_of(file), true,
-                      [&](std::span<const std::int64_t> part) { blocks.add(part); });
+        .encode_parts(
+            text_of(file), true, [&](std::span<const std::int64_t> part) { blocks.add(part); },
+            options.threads);
   } catch (Error& error) {
     if (!error.file().empty()) throw;
     throw Error(error.kind(), "cannot use " + name + ": " + error.message())

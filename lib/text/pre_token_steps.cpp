@@ -26,6 +26,8 @@ class ScannerStep : public PreTokenStep {
       start = end;
     }
   }
+  // In no known pattern a piece goes on from a letter to a blank, or looks back.
+  Cut cut_before_blank() const override { return Cut::is_made; }
 
  private:
   Scanner scanner_;
@@ -60,6 +62,7 @@ class DigitsStep : public PreTokenStep {
       return c < 0x80 ? c >= '0' && c <= '9' : contains(numeric_ranges(), c);
     });
   }
+  Cut cut_before_blank() const override { return Cut::passes; }
 
  private:
   Behavior behavior_;
@@ -158,6 +161,7 @@ class ByteMappingStep : public PreTokenStep {
     const std::string text = spelling_of_bytes(piece.text);
     sink({text, spelling_of_bytes(piece.text.substr(0, piece.start)).size()});
   }
+  Cut cut_before_blank() const override { return Cut::passes; }
 };
 
 class MetaspaceStep : public PreTokenStep {

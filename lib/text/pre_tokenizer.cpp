@@ -26,6 +26,16 @@ void PreTokenizer::add(const Json& document, const std::string& context) {
   require_few_steps(steps_.size(), "pre_tokenizer", context);
 }
 
+bool PreTokenizer::cuts_before_blanks() const {
+  bool is_made = false;
+  for (const auto& step : steps_) {
+    const PreTokenStep::Cut cut = step->cut_before_blank();
+    if (cut == PreTokenStep::Cut::matters) return false;
+    is_made = is_made || cut == PreTokenStep::Cut::is_made;
+  }
+  return is_made;
+}
+
 void PreTokenizer::run(std::size_t step, const Piece& piece, const PieceSink& sink) const {
   if (step == steps_.size()) {
     sink(piece);

@@ -34,6 +34,14 @@ class PreTokenStep {
  public:
   virtual ~PreTokenStep() = default;
   virtual void split(const Piece& piece, const PieceSink& sink) const = 0;
+
+  /// Of text that is cut between an ASCII letter and a blank before it comes here.
+  enum class Cut {
+    matters,  ///< other pieces may come out
+    passes,   ///< the pieces are the same, but for this cut
+    is_made,  ///< the pieces are the same: this step cuts there itself
+  };
+  virtual Cut cut_before_blank() const { return Cut::matters; }
 };
 
 /// The steps of a `pre_tokenizer` object.
@@ -45,6 +53,9 @@ class PreTokenizer {
 
   /// The last step is ByteLevel and leaves its characters out: pieces are raw bytes.
   bool gives_bytes() const { return gives_bytes_; }
+
+  /// A text may be cut between any ASCII letter and a blank, and each part split by itself.
+  bool cuts_before_blanks() const;
 
   void split(const Piece& piece, const PieceSink& sink) const { run(0, piece, sink); }
 

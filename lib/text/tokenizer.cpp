@@ -45,11 +45,12 @@ Tokenizer Tokenizer::from_directory(const std::filesystem::path& directory,
 }
 
 void Tokenizer::encode_parts(std::string_view text, bool add_special_tokens,
-                             const std::function<void(std::span<const TokenId>)>& receive) const {
+                             const std::function<void(std::span<const TokenId>)>& receive,
+                             int threads) const {
   if (const std::size_t invalid = find_invalid_utf8(text); invalid != std::string_view::npos)
     throw Error(ErrorKind::malformed,
                 "cannot tokenize text: byte " + std::to_string(invalid) + " is not UTF-8");
-  impl_->encode(text, add_special_tokens, receive);
+  impl_->encode(text, add_special_tokens, threads, receive);
 }
 
 std::vector<TokenId> Tokenizer::encode(std::string_view text, bool add_special_tokens) const {

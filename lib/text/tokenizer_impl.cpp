@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "lora/base/error.h"
+#include "lora/base/parallel.h"
 #include "text/component.h"
 #include "text/utf8.h"
 
@@ -17,6 +18,18 @@ const Json& member_or_null(const TokenizerFile& file, std::string_view key) {
   static const Json null;
   const Json* value = file.rest.find(key);
   return value ? *value : null;
+}
+
+constexpr std::size_t kPart = std::size_t{1} << 18;
+
+// At least kPart bytes, up to a place where PreTokenizer::cuts_before_blanks.
+std::size_t end_of_part(std::string_view text) {
+  for (std::size_t i = kPart; i < text.size(); ++i) {
+    const char before = text[i - 1];
+    if (text[i] == ' ' && ((before >= 'a' && before <= 'z') || (before >= 'A' && before <= 'Z')))
+      return i;
+  }
+  return text.size();
 }
 
 }  // namespace
@@ -114,6 +127,34 @@ void Tokenizer::Impl::encode_text(const Piece& piece, Parts& out) const {
                               }});
 }
 
+// Some parts at a time on each thread, so that memory does not grow with the text.
+void Tokenizer::Impl::encode_long(Piece piece, int threads, const Receiver& receive) const {
+  constexpr std::size_t kPartsOfThread = 4;
+  const auto most = kPartsOfThread * static_cast<std::size_t>(threads);
+  std::vector<Piece> parts;
+  std::vector<std::vector<TokenId>> ids;
+  while (!piece.text.empty()) {
+    parts.clear();
+    while (parts.size() < most && !piece.text.empty()) {
+      const std::size_t end = end_of_part(piece.text);
+      parts.push_back(piece.part(0, end));
+      piece = piece.part(end, piece.text.size());
+    }
+    ids.assign(parts.size(), {});
+    parallel_for(parts.size(), threads, [&](std::size_t i) {
+      auto cache = borrow_cache();
+      const Receiver keep = [&](std::span<const TokenId> some) {
+        ids[i].insert(ids[i].end(), some.begin(), some.end());
+      };
+      Parts out{*cache, keep, {}};
+      encode_text(parts[i], out);
+      out.hand_over();
+      return_cache(std::move(cache));
+    });
+    for (const auto& some : ids) receive(some);
+  }
+}
+
 // `start` bytes are made of the first character of the whole input.
 void Tokenizer::Impl::encode_normalized(std::string_view piece, std::size_t start,
                                         Parts& out) const {
@@ -131,8 +172,11 @@ void Tokenizer::Impl::encode_normalized(std::string_view piece, std::size_t star
   });
 }
 
-void Tokenizer::Impl::encode(std::string_view input, bool add_special_tokens,
+void Tokenizer::Impl::encode(std::string_view input, bool add_special_tokens, int threads,
                              const Receiver& receive) const {
+  if (threads == 0) threads = available_threads();
+  const bool may_be_cut = threads > 1 && normalizer.is_identity() && added.normalized().empty() &&
+                          pre_tokenizer.cuts_before_blanks();
   auto cache = borrow_cache();
   Parts out{*cache, receive, {}};
   if (add_special_tokens) out.ids = post_processor.before();
@@ -144,7 +188,10 @@ void Tokenizer::Impl::encode(std::string_view input, bool add_special_tokens,
     }
     const std::size_t start =
         span.begin == 0 ? utf8_length(static_cast<unsigned char>(piece.front())) : 0;
-    if (normalizer.is_identity()) {
+    if (may_be_cut && piece.size() > 2 * kPart) {
+      out.hand_over();
+      encode_long({piece, start}, threads, receive);
+    } else if (normalizer.is_identity()) {
       encode_normalized(piece, start, out);
     } else {
       NormalText normal{std::string(piece), start};

@@ -28,7 +28,8 @@ struct Tokenizer::Impl {
        const std::vector<text::AddedToken>& extra);
 
   using Receiver = std::function<void(std::span<const TokenId>)>;
-  void encode(std::string_view input, bool add_special_tokens, const Receiver& receive) const;
+  void encode(std::string_view input, bool add_special_tokens, int threads,
+              const Receiver& receive) const;
 
   /// Hands the spelling of a token to a decoding, unless it is skipped or there is none.
   void decode_into(text::Decoding& decoding, TokenId id, bool skip_special_tokens) const;
@@ -58,6 +59,7 @@ struct Tokenizer::Impl {
   void index_spellings(text::TokenizerFile& file);
   void require_tokens(const std::vector<std::int64_t>& ids) const;
   void encode_text(const text::Piece& piece, Parts& out) const;
+  void encode_long(text::Piece piece, int threads, const Receiver& receive) const;
   void encode_normalized(std::string_view piece, std::size_t start, Parts& out) const;
   std::unique_ptr<text::PieceCache> borrow_cache() const;
   void return_cache(std::unique_ptr<text::PieceCache> cache) const;

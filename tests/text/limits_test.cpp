@@ -150,6 +150,34 @@ TEST_CASE("a text comes in parts that together are its tokens") {
   REQUIRE(largest < 5'000);
 }
 
+TEST_CASE("threads share a long text and find its tokens") {
+  std::string text;
+  for (int i = 0; i < 40'000; ++i) {
+    text += std::to_string(i * 7919) + "th it's  naïve 漢字 word,\n\n\tend of line   ";
+    if (i % 15'000 == 7) text += "<|endoftext|> <|im_start|>user\n";
+  }
+  text += std::string(600'000, 'x');
+  for (const char* name : {"smollm", "gpt2", "llama3", "qwen2", "prefix_space", "gemma", "t5",
+                           "o200k_removed", "bert_uncased"}) {
+    const Tokenizer tokenizer =
+        Tokenizer::from_file(kGolden / (std::string(name) + ".tokenizer.json"));
+    INFO(name);
+    const std::string_view shown =
+        std::string_view(name) == "gemma" ? std::string_view(text).substr(0, 700'000) : text;
+    const std::vector<TokenId> expected = tokenizer.encode(shown);
+    for (const int threads : {2, 3}) {
+      std::vector<TokenId> joined;
+      tokenizer.encode_parts(
+          shown, true,
+          [&](std::span<const TokenId> part) {
+            joined.insert(joined.end(), part.begin(), part.end());
+          },
+          threads);
+      REQUIRE((joined == expected));
+    }
+  }
+}
+
 TEST_CASE("a vocabulary with holes takes no more memory than its file justifies") {
   REQUIRE(load(with_model(R"("a":0,"b":100000)", "")).id_to_token(100000) == "b");
   require_error(ErrorKind::malformed, "more memory than a file of its size justifies",

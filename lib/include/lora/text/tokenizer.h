@@ -66,8 +66,11 @@ class Tokenizer {
 
   /// The tokens of encode(), in order and some thousand at a time: a text of any length takes no
   /// memory for tokens that the caller does not keep. A part is valid during its call only.
+  /// `threads` (0: all) share the work on long texts where the pre-tokenizer is one of the usual
+  /// byte-level ones; parts come on the calling thread, and are the same tokens for any number.
   void encode_parts(std::string_view text, bool add_special_tokens,
-                    const std::function<void(std::span<const TokenId>)>& receive) const;
+                    const std::function<void(std::span<const TokenId>)>& receive,
+                    int threads = 1) const;
 
   /// encode() of many documents on up to `threads` threads (0: all). Slot i holds document i.
   std::vector<std::vector<TokenId>> encode_batch(const std::vector<std::string_view>& texts,
