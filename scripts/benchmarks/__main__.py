@@ -7,6 +7,7 @@ from benchmarks import (
     base_lock,
     diff_pairs,
     generation,
+    instructions,
     machine,
     startup,
     tokenizer,
@@ -25,6 +26,7 @@ BENCHES = {
     "first_step": training.run_first_step,
     "training": training.run,
     "generation": generation.run,
+    "instructions": instructions.run,
     "verify_merged": verify_merged.run,
 }
 
