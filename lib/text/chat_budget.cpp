@@ -133,4 +133,10 @@ std::uint64_t size_of(const Value& value) {
   return bytes;
 }
 
+std::uint64_t size_of(const Dict& variables) {
+  std::uint64_t bytes = 0;
+  for (const auto& [name, value] : variables.members) bytes += name.size() + size_of(value);
+  return bytes;
+}
+
 }  // namespace lora::text

@@ -70,7 +70,8 @@ class RenderBudget {
   std::uint64_t held_ = 0;
 };
 
-/// Bytes of a value that came from outside, for RenderBudget(given).
+/// Bytes of what came from outside, for RenderBudget(given).
 std::uint64_t size_of(const Value& value);
+std::uint64_t size_of(const Dict& variables);
 
 }  // namespace lora::text
