@@ -37,7 +37,7 @@ struct StepContext {
   std::uint64_t seed = 0;
   std::int64_t step = 0;
   std::int64_t micro_batch = 0;
-  LossSettings loss;
+  LossSettings loss{};
 };
 
 struct LossSum {
