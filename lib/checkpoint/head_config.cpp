@@ -63,7 +63,8 @@ std::string unsupported_architecture(const ModelConfig& config, const ConfigFiel
   for (const char* key : {"add_cross_attention", "is_decoder"})
     if (fields.boolean(key).value_or(false)) return std::string(key) + " is not supported";
   if (!config.quantization.empty())
-    return "weights quantised with " + config.quantization + " are not supported";
+    return "weights quantised with " + config.quantization +
+           " are not supported, expected a checkpoint in F32, BF16 or F16";
   const std::string& name = config.architecture;
   if (name.empty() || name == language_model || name.ends_with(kSequenceClassifier)) return {};
   if (with_token_classifier && name.ends_with(kTokenClassifier)) return {};

@@ -1,8 +1,11 @@
 #include "lora/checkpoint/model_config.h"
 
+#include <algorithm>
 #include <array>
 #include <set>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "checkpoint/bert_config.h"
 #include "checkpoint/config_fields.h"
@@ -44,11 +47,40 @@ const std::set<std::string>& families_that_tie() {
   return families;
 }
 
-std::string runnable_families() {
-  std::string names;
-  for (const DecoderFamily& family : decoder_families())
-    names += std::string(family.model_type) + ", ";
-  return names + "gpt2, bert, roberta, xlm-roberta, camembert, distilbert, gpt_neox or mlp";
+std::vector<std::string_view> runnable_families() {
+  std::vector<std::string_view> names;
+  for (const DecoderFamily& family : decoder_families()) names.push_back(family.model_type);
+  for (const char* name :
+       {"gpt2", "bert", "roberta", "xlm-roberta", "camembert", "distilbert", "gpt_neox", "mlp"})
+    names.push_back(name);
+  return names;
+}
+
+// The family whose name begins most alike, which is often the one it grew out of.
+std::string_view nearest_family(std::string_view model_type) {
+  std::size_t most = 2;  // fewer letters in common mean nothing
+  std::string_view nearest;
+  for (const std::string_view name : runnable_families()) {
+    std::size_t common = 0;
+    while (common < std::min(name.size(), model_type.size()) && name[common] == model_type[common])
+      ++common;
+    if (common > most) {
+      most = common;
+      nearest = name;
+    }
+  }
+  return nearest;
+}
+
+std::string unknown_family(const std::string& model_type) {
+  std::string text = "model_type \"" + model_type + "\" is not supported";
+  if (const std::string_view nearest = nearest_family(model_type); !nearest.empty())
+    text += " (the nearest by name that is: " + std::string(nearest) + ")";
+  text += ", expected ";
+  const std::vector<std::string_view> names = runnable_families();
+  for (std::size_t i = 0; i < names.size(); ++i)
+    text += std::string(i == 0 ? "" : i + 1 < names.size() ? ", " : " or ") + std::string(names[i]);
+  return text;
 }
 
 }  // namespace
@@ -100,8 +132,7 @@ ModelConfig parse_model_config(Json document, const std::string& context) {
   } else if (config.model_type == "mlp") {
     parse_mlp(config, context);
   } else {
-    config.unsupported_reason = "model_type \"" + config.model_type +
-                                "\" is not supported, expected " + runnable_families();
+    config.unsupported_reason = unknown_family(config.model_type);
   }
   return config;
 }

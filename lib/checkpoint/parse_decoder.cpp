@@ -81,7 +81,8 @@ void parse_decoder(ModelConfig& config, const std::string& context) {
     reason = std::string(family.activation_key) + " \"" + decoder.activation +
              "\" is not supported, expected silu, gelu or another of transformers' functions";
   if (reason.empty() && !config.quantization.empty())
-    reason = "weights quantised with " + config.quantization + " are not supported";
+    reason = "weights quantised with " + config.quantization +
+             " are not supported, expected a checkpoint in F32, BF16 or F16";
 
   if (reason.empty()) config.decoder = decoder;
   config.layout = std::move(decoder);

@@ -18,9 +18,12 @@ std::vector<double> factors(const Json& values, const ConfigFields& fields, std:
                             std::size_t count) {
   const Json* found = values.find(key);
   const JsonArray* array = found ? found->as_array() : nullptr;
-  if (array == nullptr || array->size() != count)
-    throw fields.missing(key,
-                         "a list of " + std::to_string(count) + " numbers for rope type longrope");
+  const std::string expected =
+      "a list of " + std::to_string(count) + " numbers for rope type longrope";
+  if (found == nullptr) throw fields.missing(key, expected);
+  if (array == nullptr) throw fields.wrong(key, std::string(found->type_name()), expected);
+  if (array->size() != count)
+    throw fields.wrong(key, "a list of " + std::to_string(array->size()), expected);
   std::vector<double> result;
   for (const Json& item : *array) {
     const auto number = item.as_double();

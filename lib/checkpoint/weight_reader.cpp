@@ -69,10 +69,11 @@ Part read_part(Checkpoint& checkpoint, const stdfs::path& path) {
   checkpoint.files.push_back(path);
   const std::string name = path.filename().string();
   if (name.ends_with(".gguf"))
-    throw Error(ErrorKind::unsupported,
-                "cannot open base " + path.string() + ": gguf files are not read yet")
+    throw Error(ErrorKind::unsupported, "cannot open base " + path.string() +
+                                            ": it is a gguf file, expected a checkpoint "
+                                            "in safetensors or a torch file")
         .in_file(path.string())
-        .with_hint("transformers can turn it into safetensors: from_pretrained(gguf_file=...)");
+        .with_hint("turn it into one first: lora init-base --from " + path.string() + " -o DIR");
   if (!name.ends_with(".safetensors") && looks_like_torch_file(path))
     return read_torch_part(checkpoint, path);
   if (!name.ends_with(".safetensors") && has_weight_suffix(path))

@@ -16,9 +16,9 @@ std::unique_ptr<Model> make_model(const ModelOptions& given) {
     throw Error(ErrorKind::unsupported,
                 "loading a model on device \"" + options.device + "\", expected \"cpu\"");
   if (!options.base->config)
-    throw Error(
-        ErrorKind::unsupported,
-        "loading a model: the base has no config.json and is no plain chain of linear layers")
+    throw Error(ErrorKind::unsupported,
+                "loading a model: the base " + file +
+                    " has no config.json and is no plain chain of linear layers")
         .in_file(file);
   const ModelConfig& config = *options.base->config;
   if (config.mlp) return make_mlp(options);
@@ -28,8 +28,9 @@ std::unique_ptr<Model> make_model(const ModelOptions& given) {
   if (config.gpt2) return make_generic(options, make_gpt2_network(options));
   if (config.gpt_neox) return make_generic(options, make_gpt_neox_network(options));
   if (config.bert) return make_generic(options, make_bert_network(options));
-  throw Error(ErrorKind::unsupported, "loading a model: the engine cannot run model_type \"" +
-                                          config.model_type + "\": " + config.unsupported_reason)
+  throw Error(ErrorKind::unsupported, "loading a model: the engine cannot run " + file +
+                                          " (model_type \"" + config.model_type +
+                                          "\"): " + config.unsupported_reason)
       .in_file(file);
 }
 

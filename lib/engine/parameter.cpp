@@ -77,7 +77,8 @@ at::Tensor ParameterSource::load(const Tensor& tensor, bool is_matrix) {
 void ParameterSource::throw_if_incomplete() const {
   if (offenders_.empty()) return;
   throw Error(ErrorKind::malformed,
-              "loading the base model: " + std::to_string(offenders_.size()) +
+              "loading the base model " + checkpoint_.path.string() + ": " +
+                  std::to_string(offenders_.size()) +
                   " parameters do not match its configuration: " + join_offenders(offenders_))
       .in_file(checkpoint_.path.string());
 }

@@ -34,7 +34,8 @@ TEST_CASE("paths that hold no base are refused with what is missing") {
   write_safetensors_file(dir / "model.safetensors", {});
   require_error(ErrorKind::malformed, "holds no tensors", [&] { open(dir.path()); });
   write_file(dir / "x.gguf", "GGUF");
-  require_error(ErrorKind::unsupported, "gguf", [&] { open(dir / "x.gguf"); });
+  require_error(ErrorKind::unsupported, "is a gguf file, expected a checkpoint",
+                [&] { open(dir / "x.gguf"); });
   write_file(dir / "x.pth", "hello world");
   require_error(ErrorKind::malformed, "neither a zip archive nor a pickle",
                 [&] { open(dir / "x.pth"); });

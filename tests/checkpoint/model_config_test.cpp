@@ -88,9 +88,25 @@ TEST_CASE("parts of a decoder that the engine lacks are named") {
   CHECK(names(parse(R"({"model_type": "no_such"})").unsupported_reason, "gemma2"));
   require_error(ErrorKind::malformed, "num_experts_per_tok",
                 [&] { reason(R"("mixtral", "num_experts_per_tok": 9)"); });
-  require_error(ErrorKind::malformed, "short_factor", [&] {
-    reason(R"("phi3", "rope_scaling": {"type": "su", "short_factor": [1.0]})");
-  });
+  require_error(
+      ErrorKind::malformed, "short_factor\" is a list of 1, expected a list of 2 numbers", [&] {
+        reason(R"("phi3", "head_dim": 4, "rope_scaling": {"type": "su", "short_factor": [1.0]})");
+      });
+  require_error(ErrorKind::malformed, "short_factor\" is missing",
+                [&] { reason(R"("phi3", "rope_scaling": {"type": "su"})"); });
+  CHECK(names(reason(R"("llama", "quantization_config": {"quant_method": "gptq"})"),
+              "quantised with gptq are not supported, expected a checkpoint in F32"));
+}
+
+TEST_CASE("an unknown family is named with the nearest known one") {
+  const auto reason = [](const std::string& name) {
+    return parse(R"({"model_type": ")" + name + "\"}").unsupported_reason;
+  };
+  CHECK(reason("qwen3_next")
+            .find("\"qwen3_next\" is not supported (the nearest by name that is: "
+                  "qwen3_moe)") != std::string::npos);
+  CHECK(reason("llama4_text").find("that is: llama)") != std::string::npos);
+  CHECK(reason("mamba").find("nearest") == std::string::npos);
 }
 
 TEST_CASE("gemma 3 has an embedding for sliding layers of its own in either dialect") {

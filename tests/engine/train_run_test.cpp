@@ -157,6 +157,17 @@ TEST_CASE("three epochs are the default, and epochs may be fractions") {
   REQUIRE(fixture.train(options, fake_surroundings()).steps == 2);
 }
 
+TEST_CASE("a base with a value that is not finite is named when the loss shows it") {
+  TrainFixture fixture;
+  std::vector<float> values = fixture.base.tensors.at("fc1.weight").to_f32();
+  values[25] = std::numeric_limits<float>::infinity();
+  fixture.base.tensors["fc1.weight"] = Tensor::from_f32({20, 10}, values);
+  engine::TrainSurroundings surroundings = fake_surroundings();
+  surroundings.make_model = engine::make_model;
+  require_error(ErrorKind::malformed, "an infinity in fc1.weight at [2, 5]",
+                [&] { fixture.train(fixture.options("run"), surroundings); });
+}
+
 TEST_CASE("a loss that is not finite stops the run, names its lines and keeps the last good step") {
   const TrainFixture fixture;
   TrainOptions options = fixture.options("run");

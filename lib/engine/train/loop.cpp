@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/train/batches.h"
+#include "engine/train/finite_base.h"
 #include "engine/train/process_memory.h"
 #include "lora/base/error.h"
 
@@ -200,6 +201,7 @@ bool TrainingLoop::try_to_save() {
 
 void TrainingLoop::stop_non_finite(const std::string& what, double value,
                                    const std::string& batches, const std::string& lines) {
+  require_finite_base(*parts_.options.base, what, state_.step + 1);
   std::string hint = "lower --lr, raise --warmup or look at these lines";
   // The parameters are still those of the step before: nothing of the run is lost.
   if (state_.step > 0 && all_finite(parts_.model.trainable().values) && try_to_save()) {
