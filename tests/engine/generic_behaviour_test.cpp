@@ -160,7 +160,8 @@ TEST_CASE("trainable tokens must fit their table and have one value each", "[eng
     options.adapters = {&adapter};
     require_error(ErrorKind::incompatible, part, [&] { engine::make_model(options); });
   };
-  refuses("token 48", [](TokenRows& tokens) { tokens.indices[0] = 48; });
+  // Token 48 would be the next of a grown vocabulary; 49 leaves a gap.
+  refuses("token 49", [](TokenRows& tokens) { tokens.indices[0] = 49; });
   refuses("token 11 of model.embed_tokens has two values",
           [](TokenRows& tokens) { tokens.indices[0] = 11; });
   refuses("expected [3, 16]", [](TokenRows& tokens) { tokens.indices.push_back(1); });
