@@ -142,6 +142,18 @@ Tensor load_checked(const TensorSource& source) {
   return tensor;
 }
 
+void write_streamed(const TensorSource& source, Gather& out) {
+  std::uint64_t written = 0;
+  source.stream([&](std::span<const std::byte> bytes) {
+    written += bytes.size();
+    out.write(bytes);
+  });
+  if (written != byte_size(source))
+    throw cannot_write(source, ErrorKind::internal,
+                       "its source gave " + std::to_string(written) + " bytes, expected " +
+                           std::to_string(byte_size(source)));
+}
+
 }  // namespace
 
 const Metadata& pytorch_metadata() {
@@ -170,7 +182,12 @@ void write_safetensors(WritableFile& file, std::vector<TensorSource> tensors,
   const SourceOrder order = file_order(tensors);
   Gather out(file);
   out.write(std::as_bytes(std::span<const char>(lay_out(order, metadata).header)));
-  for (const TensorSource* source : order) out.write(load_checked(*source).bytes);
+  for (const TensorSource* source : order) {
+    if (source->stream)
+      write_streamed(*source, out);
+    else
+      out.write(load_checked(*source).bytes);
+  }
   out.flush();
 }
 

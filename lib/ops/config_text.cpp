@@ -86,4 +86,13 @@ std::string with_config_dtype(const std::string& config_text, const std::string&
   return result.insert(result.find('{') + 1, "\n  \"" + field + "\": " + quoted + ",");
 }
 
+std::string with_config_member(const std::string& config_text, const std::string& key,
+                               const std::string& value) {
+  std::string result = config_text;
+  for (const Member& member : top_members(config_text))
+    if (member.key == key)
+      return result.replace(member.value_begin, member.value_end - member.value_begin, value);
+  return result.insert(result.find('{') + 1, "\n  \"" + key + "\": " + value + ",");
+}
+
 }  // namespace lora

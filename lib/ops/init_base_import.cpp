@@ -32,11 +32,13 @@ constexpr std::array<std::string_view, 8> kQuantised{
     ".qweight", ".qzeros",    ".SCB",          ".weight_format",
     ".absmax",  ".quant_map", ".weight_scale", ".weight_packed"};
 
-void refuse_quantised(const Checkpoint& source) {
+}  // namespace
+
+void refuse_quantised(const Checkpoint& source, const std::string& doing) {
   const std::string path = source.path.string();
   if (source.config && !source.config->quantization.empty())
     throw Error(ErrorKind::unsupported,
-                "cannot import " + path + ": its weights are quantised with " +
+                "cannot " + doing + " " + path + ": its weights are quantised with " +
                     source.config->quantization + ", expected plain float weights")
         .in_file(path)
         .with_hint("dequantise the model first and drop quantization_config from its config.json");
@@ -44,29 +46,35 @@ void refuse_quantised(const Checkpoint& source) {
     for (const std::string_view ending : kQuantised)
       if (name.ends_with(ending))
         throw Error(ErrorKind::unsupported,
-                    "cannot import " + path + ": tensor " + name +
+                    "cannot " + doing + " " + path + ": tensor " + name +
                         " belongs to quantised weights, expected plain float weights")
             .in_file(path)
             .in_tensor(name);
 }
 
-std::string config_text_of(const Checkpoint& source, const InitBaseOptions& options) {
+std::string config_text_of(const Checkpoint& source, std::optional<DType> dtype, bool is_replaced) {
   std::string text;
-  const bool is_overridden = source.config->mlp && (options.activation || options.final_activation);
-  if (source.is_inferred || is_overridden) {
+  if (source.is_inferred || (source.config->mlp && is_replaced)) {
     text = dump_json(Json(mlp_document(*source.config->mlp, source.config->dtype))) + "\n";
   } else {
     const auto file = MappedFile::open(source.directory / "config.json");
     text.assign(reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size());
   }
-  if (options.dtype) {
-    const std::string name = config_dtype_name(*options.dtype);
+  if (dtype) {
+    const std::string name = config_dtype_name(*dtype);
     if (name != source.config->dtype) text = with_config_dtype(text, name);
   }
   return text;
 }
 
-}  // namespace
+std::vector<stdfs::path> carried_files(const stdfs::path& directory) {
+  std::vector<stdfs::path> files;
+  std::error_code ignored;
+  if (directory.empty()) return files;
+  for (const char* name : kCarried)
+    if (stdfs::is_regular_file(directory / name, ignored)) files.push_back(directory / name);
+  return files;
+}
 
 BasePlan plan_import(const InitBaseOptions& options) {
   OpenCheckpointOptions opening;
@@ -75,19 +83,16 @@ BasePlan plan_import(const InitBaseOptions& options) {
   opening.config_required = true;
   auto source =
       std::make_shared<const Checkpoint>(open_checkpoint(*options.from, opening, options.hf_cache));
-  refuse_quantised(*source);
+  refuse_quantised(*source, "import");
 
   BasePlan plan;
   plan.model_type = source->config->model_type;
-  plan.config_text = config_text_of(*source, options);
+  plan.config_text =
+      config_text_of(*source, options.dtype,
+                     options.activation.has_value() || options.final_activation.has_value());
   plan.aliases = source->aliases;
   plan.notes = source->notes;
-  if (!source->directory.empty()) {
-    std::error_code ignored;
-    for (const char* name : kCarried)
-      if (stdfs::is_regular_file(source->directory / name, ignored))
-        plan.carried.push_back(source->directory / name);
-  }
+  plan.carried = carried_files(source->directory);
 
   std::vector<const std::string*> names;
   for (const auto& [name, tensor] : source->tensors) names.push_back(&name);

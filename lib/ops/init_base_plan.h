@@ -3,10 +3,12 @@
 
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "lora/checkpoint/checkpoint.h"
 #include "lora/format/safetensors.h"
 #include "lora/ops/init_base.h"
 
@@ -35,5 +37,21 @@ BasePlan plan_gguf(const InitBaseOptions& options);
 /// `config_text` with its dtype field, in the dialect it uses, naming `dtype` ("bfloat16"); all
 /// other bytes as they were. The text must be a JSON object.
 std::string with_config_dtype(const std::string& config_text, const std::string& dtype);
+
+/// `config_text` with one member of its outermost object set to `value` (JSON text); all other
+/// bytes as they were.
+std::string with_config_member(const std::string& config_text, const std::string& key,
+                               const std::string& value);
+
+/// config.json of `source` as text, with the dtype field of `dtype` where one is given. The
+/// checkpoint must have a configuration; `is_replaced` writes that of an mlp anew.
+std::string config_text_of(const Checkpoint& source, std::optional<DType> dtype, bool is_replaced);
+
+/// The files beside the weights that belong to the model: tokenizer, chat template, generation
+/// settings.
+std::vector<std::filesystem::path> carried_files(const std::filesystem::path& directory);
+
+/// Throws Error(unsupported) when weights are quantised; `doing` is "import" or the like.
+void refuse_quantised(const Checkpoint& source, const std::string& doing);
 
 }  // namespace lora

@@ -9,7 +9,6 @@
 #include "lora/base/error.h"
 #include "lora/checkpoint/checkpoint.h"
 #include "lora/format/json.h"
-#include "ops/base_targets.h"
 #include "ops/replay/explain.h"
 #include "ops/replay/plan.h"
 #include "ops/replay/target.h"
@@ -153,22 +152,6 @@ void check_index(const Checkpoint& merged, MergedReport& report) {
   }
 }
 
-// Which parameter a site on bare parameters changes, and in which layout, only the base can tell.
-Adapter settled(const Adapter& adapter, const Checkpoint& base) {
-  Adapter copy = adapter;
-  ModuleList modules = list_modules(base);
-  for (const auto& [name, tensor] : base.tensors) {
-    if (name.ends_with(".weight") || tensor.shape.size() < 2) continue;
-    ModuleInfo parameter;
-    parameter.module_path = name;
-    parameter.kind = LayerKind::parameter;
-    parameter.weight_shape = tensor.shape;
-    modules.push_back(std::move(parameter));
-  }
-  settle_with(copy, base, modules);
-  return copy;
-}
-
 void sum_up(const std::vector<Target>& targets, const std::vector<Outcome>& outcomes,
             MergedReport& report) {
   replay::Sums sums;
@@ -224,8 +207,8 @@ MergedReport compare_merged(const Adapter& given, const Checkpoint& base, const 
                             const MergedOptions& options) {
   MergedReport report;
   report.path = merged.path;
-  const Adapter adapter = settled(given, base);
-  replay::Plan plan = replay::make_plan(adapter, base, merged);
+  const Adapter adapter = replay::settled(given, base);
+  replay::Plan plan = replay::make_plan({&adapter}, base, merged);
   std::vector<Outcome> outcomes = replay::replay(plan.targets, options.threads, options.sinks);
   settle_shared(plan, outcomes, options, report.shared);
   report.explanations = replay::explain({plan.targets, outcomes}, adapter, base, merged, options);

@@ -9,7 +9,7 @@ namespace lora::cli {
 const std::vector<Verb>& all_verbs() {
   static const std::vector<Verb> verbs{init_base_verb(), train_verb(),  save_verb(),
                                        load_verb(),      verify_verb(), diff_verb(),
-                                       inspect_verb(),   repair_verb()};
+                                       inspect_verb(),   repair_verb(), merge_verb()};
   return verbs;
 }
 

@@ -13,5 +13,6 @@ Verb verify_verb();
 Verb diff_verb();
 Verb inspect_verb();
 Verb repair_verb();
+Verb merge_verb();
 
 }  // namespace lora::cli

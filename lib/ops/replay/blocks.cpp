@@ -55,7 +55,7 @@ std::vector<Block> blocks_of(const LoraModule& module, LayerKind base_kind, Targ
     // nn.MultiheadAttention adds the update of out_proj to its weight, then merges out_proj itself.
     for (int i = 0; i < times; ++i)
       block.additions.push_back({factor.a, factor.b, transposed, factor.scaling / times,
-                                 always_rounds || (times > 1 && i == 0)});
+                                 always_rounds || (times > 1 && i == 0), i > 0});
     blocks.push_back(std::move(block));
   }
   std::sort(blocks.begin(), blocks.end(),

@@ -134,7 +134,7 @@ class Explainer {
   }
 
   void try_adapter(const Adapter& candidate, const Checkpoint& base, const Checkpoint& merged) {
-    Plan plan = make_plan(candidate, base, merged);
+    Plan plan = make_plan({&candidate}, base, merged);
     std::map<std::string, Target*> by_name;
     for (Target& target : plan.targets) by_name[target.base_name] = &target;
     std::vector<std::size_t> tried;

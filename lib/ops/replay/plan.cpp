@@ -5,6 +5,8 @@
 #include <set>
 #include <string_view>
 
+#include "ops/base_targets.h"
+
 namespace lora::replay {
 namespace {
 
@@ -29,8 +31,9 @@ std::string architecture_of(const Checkpoint& checkpoint) {
 
 class Planner {
  public:
-  Planner(const Adapter& adapter, const Checkpoint& base, const Checkpoint& merged)
-      : adapter_(adapter), base_(base), merged_(merged) {
+  Planner(const std::vector<const Adapter*>& adapters, const Checkpoint& base,
+          const Checkpoint& merged)
+      : adapters_(adapters), base_(base), merged_(merged) {
     for (const ModuleInfo& module : list_modules(base)) kinds_[module.module_path] = module.kind;
   }
 
@@ -40,13 +43,16 @@ class Planner {
     // modules_to_save replaces the embedding alone.
     for (const auto& [alias, canonical] : base_.aliases)
       if (merged_.tensors.contains(alias)) target_of(alias);
-    for (const auto& [name, tensor] : adapter_.replacements) replace(name, tensor);
+    for (const Adapter* adapter : adapters_)
+      for (const auto& [name, tensor] : adapter->replacements) replace(name, tensor);
     // PEFT merges in the order of the modules, where the embedding comes before the head tied to
     // it.
-    for (const bool is_tied : {false, true})
-      for (const LoraModule& module : adapter_.modules)
-        if (merged_.aliases.contains(module.base_name) == is_tied) adapt(module);
-    for (const TokenRows& tokens : adapter_.tokens) replace_rows(tokens);
+    for (const Adapter* adapter : adapters_)
+      for (const bool is_tied : {false, true})
+        for (const LoraModule& module : adapter->modules)
+          if (merged_.aliases.contains(module.base_name) == is_tied) adapt(*adapter, module);
+    for (const Adapter* adapter : adapters_)
+      for (const TokenRows& tokens : adapter->tokens) replace_rows(tokens);
     explain_shared();
     for (auto& [name, target] : targets_) {
       index_[name] = plan_.targets.size();
@@ -70,14 +76,21 @@ class Planner {
     const auto found = targets_.find(stored);
     if (found != targets_.end()) return &found->second;
     const std::string source = stored_name(base_, base_name);
-    const auto replaced = adapter_.replacements.find(base_name);
-    const bool is_saved = replaced != adapter_.replacements.end();
-    if (source.empty() && !is_saved) return nullptr;
+    const Tensor* saved = replacement_of(base_name);
+    if (source.empty() && saved == nullptr) return nullptr;
     Target target;
     target.base_name = stored;
     target.merged = merged_.tensors.at(stored);
-    set_base(target, is_saved ? replaced->second : base_.tensors.at(source), is_saved);
+    set_base(target, saved != nullptr ? *saved : base_.tensors.at(source), saved != nullptr);
     return &targets_.emplace(stored, std::move(target)).first->second;
+  }
+
+  const Tensor* replacement_of(const std::string& base_name) const {
+    for (const Adapter* adapter : adapters_) {
+      const auto found = adapter->replacements.find(base_name);
+      if (found != adapter->replacements.end()) return &found->second;
+    }
+    return nullptr;
   }
 
   static void set_base(Target& target, const Tensor& value, bool is_saved) {
@@ -93,7 +106,7 @@ class Planner {
 
   void miss(const std::string& name) {
     const bool is_other_class =
-        architecture_of(base_) != architecture_of(merged_) && !adapter_.replacements.contains(name);
+        architecture_of(base_) != architecture_of(merged_) && replacement_of(name) == nullptr;
     auto& list = is_buffer(name) || is_other_class ? plan_.left_out : plan_.missing;
     if (std::find(list.begin(), list.end(), name) == list.end()) list.push_back(name);
   }
@@ -103,7 +116,7 @@ class Planner {
     if (target != nullptr) set_base(*target, value, true);
   }
 
-  void adapt(const LoraModule& module) {
+  void adapt(const Adapter& adapter, const LoraModule& module) {
     Target* target = target_of(module.base_name);
     if (target == nullptr) {
       if (!stored_name(merged_, module.base_name).empty()) miss(module.base_name);
@@ -113,14 +126,14 @@ class Planner {
     const auto kind = kinds_.find(module.module_path);
     LayerKind base_kind = kind == kinds_.end() ? LayerKind::other : kind->second;
     // Without a class to ask, the configuration is the only word about a square weight.
-    if (!base_.config && base_kind == LayerKind::linear && adapter_.config.fan_in_fan_out)
+    if (!base_.config && base_kind == LayerKind::linear && adapter.config.fan_in_fan_out)
       base_kind = LayerKind::conv1d;
     std::string problem;
     std::vector<Block> blocks = blocks_of(module, base_kind, *target, problem);
-    if (changes_base_on_load(adapter_.config))
-      problem = "init_lora_weights \"" + base_changing_init(adapter_.config) +
+    if (changes_base_on_load(adapter.config))
+      problem = "init_lora_weights \"" + base_changing_init(adapter.config) +
                 "\" rewrites the base before the update is added";
-    const Json* replication = adapter_.config.other.find("layer_replication");
+    const Json* replication = adapter.config.other.find("layer_replication");
     if (replication != nullptr && !replication->is_null())
       problem = "layer_replication rebuilds the layers before the update is added";
     if (!problem.empty()) {
@@ -129,8 +142,22 @@ class Planner {
       return;
     }
     uses_[target->base_name].push_back({&module, blocks});
+    if (is_further(*target, adapter) && (target->magnitude || module.magnitude)) {
+      target->not_replayed =
+          "DoRA on a weight that another adapter changes too: the norm it was "
+          "trained with is that of its own sum";
+      return;
+    }
     add(*target, module, std::move(blocks));
-    if (module.bias) add_bias(module);
+    if (module.bias) add_bias(adapter, module);
+  }
+
+  // Counts the adapters of a target; true when another one is there already.
+  bool is_further(Target& target, const Adapter& adapter) {
+    const Adapter*& last = last_[target.base_name];
+    if (last != &adapter) ++target.adapters;
+    last = &adapter;
+    return target.adapters > 1;
   }
 
   static void add(Target& target, const LoraModule& module, std::vector<Block> blocks) {
@@ -143,15 +170,20 @@ class Planner {
       target.blocks = std::move(blocks);
       return;
     }
-    if (target.blocks.size() != 1 || blocks.size() != 1) {
+    const auto is_same = [](const Block& x, const Block& y) {
+      return x.first_row == y.first_row && x.rows == y.rows;
+    };
+    if (!std::equal(target.blocks.begin(), target.blocks.end(), blocks.begin(), blocks.end(),
+                    is_same)) {
       target.not_replayed = "several stacks of factors meet in one parameter";
       return;
     }
-    for (Addition& addition : blocks.front().additions)
-      target.blocks.front().additions.push_back(std::move(addition));
+    for (std::size_t i = 0; i < blocks.size(); ++i)
+      for (Addition& addition : blocks[i].additions)
+        target.blocks[i].additions.push_back(std::move(addition));
   }
 
-  void add_bias(const LoraModule& module) {
+  void add_bias(const Adapter& adapter, const LoraModule& module) {
     const std::string name = bias_name(module.base_name);
     Target* target = name.empty() ? nullptr : target_of(name);
     if (target == nullptr) return;
@@ -164,7 +196,12 @@ class Planner {
     addition.b = Tensor::from_f32({1, 1}, std::vector<float>{1.0F});
     addition.scaling = module.scaling;
     // PEFT adds the bias in f32 in both merges.
-    target->blocks = {{0, 1, {std::move(addition)}}};
+    addition.never_rounds = true;
+    is_further(*target, adapter);
+    if (target->blocks.empty())
+      target->blocks = {{0, 1, {std::move(addition)}}};
+    else
+      target->blocks.front().additions.push_back(std::move(addition));
   }
 
   void replace_rows(const TokenRows& tokens) {
@@ -210,17 +247,33 @@ class Planner {
     std::vector<Block> blocks;
   };
 
-  const Adapter& adapter_;
+  const std::vector<const Adapter*>& adapters_;
   const Checkpoint& base_;
   const Checkpoint& merged_;
   std::map<std::string, LayerKind> kinds_;
   std::map<std::string, Target> targets_;
   std::map<std::string, std::size_t> index_;
   std::map<std::string, std::vector<Use>> uses_;
+  std::map<std::string, const Adapter*> last_;  // that added to a target
   Plan plan_;
 };
 
 }  // namespace
+
+Adapter settled(const Adapter& adapter, const Checkpoint& base) {
+  Adapter copy = adapter;
+  ModuleList modules = list_modules(base);
+  for (const auto& [name, tensor] : base.tensors) {
+    if (name.ends_with(".weight") || tensor.shape.size() < 2) continue;
+    ModuleInfo parameter;
+    parameter.module_path = name;
+    parameter.kind = LayerKind::parameter;
+    parameter.weight_shape = tensor.shape;
+    modules.push_back(std::move(parameter));
+  }
+  settle_with(copy, base, modules);
+  return copy;
+}
 
 std::string stored_name(const Checkpoint& checkpoint, const std::string& base_name) {
   const auto alias = checkpoint.aliases.find(base_name);
@@ -240,8 +293,9 @@ std::string stored_name(const Checkpoint& checkpoint, const std::string& base_na
   return found;
 }
 
-Plan make_plan(const Adapter& adapter, const Checkpoint& base, const Checkpoint& merged) {
-  return Planner(adapter, base, merged).run();
+Plan make_plan(const std::vector<const Adapter*>& adapters, const Checkpoint& base,
+               const Checkpoint& merged) {
+  return Planner(adapters, base, merged).run();
 }
 
 }  // namespace lora::replay

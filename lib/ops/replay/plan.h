@@ -29,7 +29,14 @@ struct Plan {
   std::vector<SharedUpdate> shared;
 };
 
-Plan make_plan(const Adapter& adapter, const Checkpoint& base, const Checkpoint& merged);
+/// `merged` may be a description of a checkpoint that is still to be written: only its names,
+/// aliases, dtypes and shapes are read here. Several adapters are added in the order given.
+Plan make_plan(const std::vector<const Adapter*>& adapters, const Checkpoint& base,
+               const Checkpoint& merged);
+
+/// The adapter with what only the base can tell: which parameter a site on bare parameters changes,
+/// and in which layout.
+Adapter settled(const Adapter& adapter, const Checkpoint& base);
 
 /// The name under which a checkpoint stores `base_name`: itself, what it is tied to, or the one
 /// name that differs by a leading component ("transformer.h.0..." and "h.0..."). Empty: not there.

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "lora/base/error.h"
 #include "ops/replay/factors.h"
 
 namespace lora::replay {
@@ -63,7 +64,7 @@ RowBlock::RowBlock(const Target& target, const std::vector<BlockFactors>& factor
     : target_(target), factors_(factors), ways_(std::move(ways)), kernels_(kernels) {
   if (target.magnitude) magnitude_ = target.magnitude->to_f32();
   if (!ways_.empty() && ways_.front().rounds_factors) held_in_ = ways_.front().compute;
-  for (std::vector<float>* row : {&base_, &merged_, &values_, &rounded_, &total_})
+  for (std::vector<float>* row : {&base_, &merged_, &values_, &rounded_, &total_, &exact_})
     row->resize(size(target.columns));
 }
 
@@ -116,9 +117,10 @@ void RowBlock::sum_up(const Rounding& way, const std::vector<const float*>& upda
   for (std::size_t i = 0; i < updates.size(); ++i) {
     const float* update = updates[i];
     // DoRA sums in f32 and rounds once, after the magnitude.
-    if (way.compute != DType::f32 &&
-        (way.rounds_factors ||
-         (!target_.magnitude && (way.rounds_update || block_->additions[i].always_rounds)))) {
+    const Addition& addition = block_->additions[i];
+    const bool rounds_first =
+        addition.always_rounds || (way.rounds_update && !addition.never_rounds);
+    if (way.compute != DType::f32 && (way.rounds_factors || (!target_.magnitude && rounds_first))) {
       std::copy(update, update + n, rounded_.data());
       kernels_.round(way.compute, rounded_.data(), n);
       update = rounded_.data();
@@ -130,7 +132,10 @@ void RowBlock::sum_up(const Rounding& way, const std::vector<const float*>& upda
 
 void RowBlock::finish(std::int64_t row, const Rounding& way, float* values) {
   const std::size_t n = size(target_.columns);
-  if (target_.magnitude) {
+  if (target_.magnitude && column_factors_ != nullptr) {
+    for (std::size_t j = 0; j < n; ++j) values[j] *= (*column_factors_)[j];
+    kernels_.round(way.compute, values, n);
+  } else if (target_.magnitude) {
     float norm = row_norm(values, target_.columns);
     if (way.rounds_factors) kernels_.round(way.compute, &norm, 1);
     float magnitude = magnitude_[size(row)];
@@ -148,10 +153,14 @@ void RowBlock::finish(std::int64_t row, const Rounding& way, float* values) {
   kernels_.round(target_.merged.dtype, values, n);
 }
 
+void RowBlock::compute(std::int64_t row, const Rounding& way) {
+  sum_up(way, update_rows_, size(target_.columns), base_.data(), values_.data());
+  finish(row, way, values_.data());
+}
+
 bool RowBlock::gives_merged_row(std::int64_t row, std::int64_t index, const Rounding& way) {
   const std::size_t n = size(target_.columns);
-  sum_up(way, update_rows_, n, base_.data(), values_.data());
-  finish(row, way, values_.data());
+  compute(row, way);
   if (kernels_.equal(values_.data(), merged_.data(), n)) return true;
   if (block_ == nullptr || target_.magnitude || target_.token_of(row)) return false;
   // Elements of the other order of summation, one by one: only matrices with few rows or columns,
@@ -175,35 +184,107 @@ bool RowBlock::gives_merged_row(std::int64_t row, std::int64_t index, const Roun
   return true;
 }
 
-unsigned RowBlock::check(std::int64_t first, std::int64_t count, unsigned alive, Sums& sums) {
+void RowBlock::begin(std::int64_t first, std::int64_t count) {
   updates_.clear();
   multiply(first, count);
   update_rows_.clear();
   for (const std::vector<float>& update : updates_) update_rows_.push_back(update.data());
+}
+
+// The base's row, and that of every update.
+void RowBlock::begin_row(std::int64_t row, std::int64_t index) {
+  const std::size_t n = size(target_.columns);
+  kernels_.load(target_.base.dtype, row_bytes(target_.base, row, target_.columns), base_.data(), n);
+  for (std::size_t i = 0; i < updates_.size(); ++i)
+    kernels_.scale(products_[i].data() + index * target_.columns,
+                   static_cast<float>(block_->additions[i].scaling), updates_[i].data(), n);
+}
+
+const float* RowBlock::total_update() {
+  if (updates_.size() == 1) return updates_[0].data();
+  total_ = updates_[0];
+  for (std::size_t i = 1; i < updates_.size(); ++i)
+    kernels_.add(total_.data(), updates_[i].data(), size(target_.columns));
+  return total_.data();
+}
+
+void RowBlock::sum_change(std::int64_t row, const float* merged, Sums& sums) {
+  if (updates_.empty() || target_.token_of(row)) return;
+  kernels_.accumulate(base_.data(), merged, total_update(), size(target_.columns), sums);
+}
+
+unsigned RowBlock::check(std::int64_t first, std::int64_t count, unsigned alive, Sums& sums) {
+  begin(first, count);
   const std::size_t n = size(target_.columns);
   for (std::int64_t index = 0; index < count; ++index) {
     const std::int64_t row = first + index;
-    kernels_.load(target_.base.dtype, row_bytes(target_.base, row, target_.columns), base_.data(),
-                  n);
+    begin_row(row, index);
     kernels_.load(target_.merged.dtype, row_bytes(target_.merged, row, target_.columns),
                   merged_.data(), n);
-    for (std::size_t i = 0; i < updates_.size(); ++i)
-      kernels_.scale(products_[i].data() + index * target_.columns,
-                     static_cast<float>(block_->additions[i].scaling), updates_[i].data(), n);
     for (std::size_t way = 0; way < ways_.size(); ++way)
       if ((alive >> way & 1U) != 0 && !gives_merged_row(row, index, ways_[way]))
         alive &= ~(1U << way);
-    if (updates_.empty() || target_.token_of(row)) continue;
-    const float* wanted = updates_[0].data();
-    if (updates_.size() > 1) {
-      total_ = updates_[0];
-      for (std::size_t i = 1; i < updates_.size(); ++i)
-        kernels_.add(total_.data(), updates_[i].data(), n);
-      wanted = total_.data();
-    }
-    kernels_.accumulate(base_.data(), merged_.data(), wanted, n, sums);
+    sum_change(row, merged_.data(), sums);
   }
   return alive;
+}
+
+void RowBlock::require_finite(std::int64_t row) const {
+  const auto is_finite = [](const std::vector<float>& values) {
+    // An exponent of all ones; the loop has no branch, so that it costs next to nothing.
+    std::uint32_t largest = 0;
+    for (const float value : values)
+      largest = std::max(largest, std::bit_cast<std::uint32_t>(value) & 0x7FFFFFFFU);
+    return largest < 0x7F800000U;
+  };
+  if (is_finite(values_)) return;
+  const bool is_base = !is_finite(base_);
+  throw Error(ErrorKind::malformed,
+              std::string("cannot merge: ") +
+                  (is_base ? std::string(target_.is_saved ? "the adapter's copy of "
+                                                          : "the base's tensor ") +
+                                 target_.base_name + " holds NaN or infinity in row "
+                           : target_.base_name + " would hold NaN or infinity in row ") +
+                  std::to_string(row) + ", expected finite numbers")
+      .in_tensor(target_.base_name);
+}
+
+void RowBlock::write(std::int64_t first, std::int64_t count, std::byte* out, Sums& sums) {
+  begin(first, count);
+  const std::size_t n = size(target_.columns);
+  const std::size_t width = n * bits_of(target_.merged.dtype) / 8;
+  for (std::int64_t index = 0; index < count; ++index, out += width) {
+    const std::int64_t row = first + index;
+    begin_row(row, index);
+    compute(row, ways_.front());
+    require_finite(row);
+    narrow(values_, target_.merged.dtype, out);
+    if (!target_.magnitude) {
+      sum_change(row, values_.data(), sums);
+      continue;
+    }
+    // DoRA rescales the base too: what was meant is the whole change before its rounding.
+    if (updates_.empty() || target_.token_of(row)) continue;
+    merged_ = values_;
+    sum_up({DType::f32, false, false}, update_rows_, n, base_.data(), values_.data());
+    float factor = 0;
+    if (column_factors_ == nullptr)
+      factor = magnitude_[size(row)] / row_norm(values_.data(), target_.columns);
+    for (std::size_t j = 0; j < n; ++j)
+      exact_[j] = values_[j] * (column_factors_ ? (*column_factors_)[j] : factor) - base_[j];
+    kernels_.accumulate(base_.data(), merged_.data(), exact_.data(), n, sums);
+  }
+}
+
+void RowBlock::add_column_squares(std::int64_t first, std::int64_t count,
+                                  std::vector<double>& squares) {
+  begin(first, count);
+  for (std::int64_t index = 0; index < count; ++index) {
+    begin_row(first + index, index);
+    sum_up(ways_.front(), update_rows_, size(target_.columns), base_.data(), values_.data());
+    for (std::size_t j = 0; j < values_.size(); ++j)
+      squares[j] += static_cast<double>(values_[j]) * static_cast<double>(values_[j]);
+  }
 }
 
 }  // namespace lora::replay

@@ -21,6 +21,8 @@ struct Addition {
   /// PEFT rounds this update to the weight's dtype in its plain merge too (embeddings, in_proj of
   /// nn.MultiheadAttention, target_parameters).
   bool always_rounds = false;
+  /// Nor does its safe_merge round this one (lora_bias, the second update of out_proj).
+  bool never_rounds = false;
 };
 
 /// Rows [first_row, first_row + rows) of a target and what is added to them.
@@ -35,6 +37,7 @@ struct Target {
   Tensor base;  ///< the value before additions: the base's, or the adapter's copy (`is_saved`)
   Tensor merged;
   bool is_saved = false;
+  int adapters = 0;                    ///< whose factors are added
   std::int64_t rows = 1, columns = 0;  ///< the tensor as a matrix
   std::vector<Block> blocks;           ///< cover all rows; empty: nothing is added
   std::optional<Tensor> magnitude;     ///< DoRA

@@ -380,3 +380,27 @@ def merged_index_is_checked(context: Context) -> None:
     index.write_text(json.dumps(document))
     context.run(*arguments, exit_code=1)
     assert_equal("findings", rules(context.envelope(*arguments)), {"LV705"})
+
+
+@case
+def merged_by_lora(context: Context) -> None:
+    """`lora merge` writes the bits of PEFT's merge, of both roundings."""
+    equal = 0
+    for kind in ("linear", "dora", "embedding", "lora_bias", "gpt2_conv1d", "convolution", "attention", "experts", "saved_head"):
+        for safe in (False, True):
+            folder = context.folder / f"{kind}-{safe}"
+            folder.mkdir()
+            make(folder, kind, "bf16", safe)
+            flags = ("--compat", "safe_merge") if safe else ()
+            context.run(
+                "merge", folder / "adapter", "--base", folder / "base.safetensors", "-o", folder / "out", *flags
+            )
+            ours = load_file(folder / "out" / "base.safetensors")
+            theirs = load_file(folder / "merged.safetensors")
+            assert_equal(f"{folder.name} names", sorted(ours), sorted(theirs))
+            for name, value in theirs.items():
+                if not torch.equal(ours[name].view(torch.uint8), value.view(torch.uint8)):
+                    changed = (ours[name] != value).sum().item()
+                    raise AssertionError(f"{folder.name} {name}: {changed} of {value.numel()} elements differ")
+                equal += 1
+    context.note(f"{equal} tensors, bit for bit")

@@ -11,6 +11,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -45,12 +46,14 @@ SafetensorsFile parse_safetensors(std::span<const std::byte> bytes,
                                   const std::filesystem::path& path);
 
 /// A tensor to be written whose bytes are produced when its turn comes, so that a conversion of a
-/// large checkpoint needs memory for one tensor only.
+/// large checkpoint needs memory for one tensor only, or for a part of one (`stream`).
 struct TensorSource {
   std::string name;
   DType dtype = DType::f32;
   std::vector<std::int64_t> shape;
   std::function<Tensor()> load;  ///< must return exactly this dtype and shape
+  /// In place of `load`, where set: hands over the tensor's bytes front to back, all of them.
+  std::function<void(const std::function<void(std::span<const std::byte>)>&)> stream = nullptr;
 };
 
 /// One source per tensor of the map, in name order.

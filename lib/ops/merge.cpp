@@ -1,0 +1,379 @@
+#include "lora/ops/merge.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <system_error>
+
+#include "lora/adapter/manifest.h"
+#include "lora/base/atomic_write.h"
+#include "lora/base/error.h"
+#include "lora/checkpoint/base_lock.h"
+#include "lora/ops/adapter_set.h"
+#include "lora/ops/fit.h"
+#include "ops/init_base_plan.h"
+#include "ops/merge/finite.h"
+#include "ops/merge/layout.h"
+#include "ops/merge/record.h"
+#include "ops/merge/writer.h"
+#include "ops/replay/plan.h"
+#include "ops/rules/rule.h"
+
+namespace lora {
+namespace {
+
+namespace stdfs = std::filesystem;
+
+using replay::Sums;
+using replay::Target;
+
+// Below it more than half of what the adapters learned is lost in the rounding (as in verify).
+constexpr double kLossySurvival = 0.5;
+
+bool is_changed(const Target& target) {
+  return !target.blocks.empty() || !target.replaced_rows.empty() || target.is_saved;
+}
+
+void describe(const Sums& sums, std::optional<double>& changed, std::optional<double>& survived,
+              std::optional<double>& cosine) {
+  if (sums.count == 0 || sums.wanted == 0) return;
+  changed = static_cast<double>(sums.changed) / static_cast<double>(sums.count);
+  survived = sums.survived / sums.wanted;
+  cosine = sums.found > 0 ? sums.overlap / std::sqrt(sums.wanted * sums.found) : 0;
+}
+
+// Size and time of the base's files: what a pass over them must find unchanged.
+std::vector<std::pair<std::uintmax_t, stdfs::file_time_type>> stamps_of(const Checkpoint& base) {
+  std::vector<std::pair<std::uintmax_t, stdfs::file_time_type>> stamps;
+  std::error_code ignored;
+  for (const stdfs::path& file : base.files)
+    stamps.emplace_back(stdfs::file_size(file, ignored), stdfs::last_write_time(file, ignored));
+  return stamps;
+}
+
+class Merging {
+ public:
+  Merging(const MergeOptions& options, const Sinks& sinks)
+      : options_(options), sinks_(sinks), base_(*options.base) {
+    report_.output = options.output;
+    writing_ = {options.is_safe_merge, options.max_memory, options.threads, base_.mappings, sinks};
+  }
+
+  MergeReport run() {
+    check_request();
+    take_adapters();
+    identify();
+    require_output();
+    plan();
+    if (options_.dry_run)
+      list_files();
+    else
+      write();
+    return std::move(report_);
+  }
+
+ private:
+  void check_request() const {
+    if (options_.adapters.empty()) throw Error(ErrorKind::usage, "merge got no adapter");
+    if (options_.output.empty()) throw Error(ErrorKind::usage, "merge got an empty output path");
+    constexpr std::uint64_t kLeast = 16'000'000;
+    if (options_.max_memory < kLeast)
+      throw Error(ErrorKind::usage, "--max-memory allows " + std::to_string(options_.max_memory) +
+                                        " bytes, expected at least " + std::to_string(kLeast));
+    require_apart(base_.path, "the base");
+    for (const stdfs::path& file : base_.files) require_apart(file, "the base");
+    for (const WeightedAdapter& one : options_.adapters)
+      require_apart(one.adapter.path, "an adapter");
+    refuse_quantised(base_, "merge into");
+  }
+
+  // Replacing a folder would take away what is read from it.
+  void require_apart(const stdfs::path& input, const std::string& what) const {
+    std::error_code ignored;
+    const stdfs::path output = stdfs::weakly_canonical(options_.output, ignored);
+    for (stdfs::path at = stdfs::weakly_canonical(input, ignored); !at.empty();
+         at = at.parent_path()) {
+      if (at == output)
+        throw Error(ErrorKind::usage, "cannot merge into " + options_.output.string() +
+                                          ": it is or holds " + what + " (" + input.string() +
+                                          "), expected another folder");
+      if (at == at.parent_path()) return;
+    }
+  }
+
+  void take_adapters() {
+    adapters_.reserve(options_.adapters.size());
+    for (const WeightedAdapter& one : options_.adapters) {
+      refuse_replication(one.adapter);
+      Adapter& adapter = adapters_.emplace_back(one.adapter);
+      require_fit(adapter, base_);
+      adapter = replay::settled(adapter, base_);
+      apply_weight(adapter, one.weight);
+      merging::require_finite(adapter);
+    }
+    for (const Adapter& adapter : adapters_) active_.push_back(&adapter);
+    require_no_conflict(active_);
+  }
+
+  // The layers that its keys name are no tensors of the base.
+  static void refuse_replication(const Adapter& adapter) {
+    const Json* replication = adapter.config.other.find("layer_replication");
+    if (replication != nullptr && !replication->is_null())
+      throw Error(ErrorKind::unsupported,
+                  "cannot merge " + adapter.path.string() +
+                      ": layer_replication gives several layers one weight of the base, and each "
+                      "its own update")
+          .in_file(adapter.path.string());
+  }
+
+  void identify() {
+    const BaseLock lock = lock_of(base_, options_.threads, sinks_);
+    record_.base_root = lock.root;
+    for (std::size_t i = 0; i < adapters_.size(); ++i) {
+      record_.adapters.push_back(merging::adapter_digest(adapters_[i]));
+      record_.weights.push_back(options_.adapters[i].weight);
+      if (options_.any_base) continue;
+      const auto manifest = read_manifest(adapters_[i].directory());
+      if (manifest && manifest->base_root)
+        require_recorded_base(*manifest, lock, adapters_[i].path.string(), base_.path.string());
+    }
+    record_.dtype = options_.dtype ? std::string(to_string(*options_.dtype)) : std::string();
+    record_.compat = options_.is_safe_merge ? "safe_merge" : "merge";
+  }
+
+  void require_output() const {
+    try {
+      require_absent(options_.output, options_.force, true);
+    } catch (const Error& error) {
+      if (options_.force || !stdfs::is_directory(options_.output)) throw;
+      throw Error(ErrorKind::output,
+                  "cannot write " + options_.output.string() + ": it exists and is " +
+                      merging::state_of(options_.output, record_, options_.threads, sinks_))
+          .in_file(options_.output.string())
+          .with_hint(error.hint());
+    }
+  }
+
+  void plan() {
+    layout_ = merging::make_layout(active_, base_, options_.dtype);
+    for (Adapter& adapter : adapters_) merging::drop_second_factors(adapter, layout_.form);
+    plan_ = replay::make_plan(active_, base_, layout_.form);
+    require_written();
+    report_.untied = layout_.untied;
+    report_.notes = layout_.notes;
+    for (std::size_t i = 0; i < plan_.targets.size(); ++i) {
+      const Target& target = plan_.targets[i];
+      index_[target.base_name] = i;
+      merging::require_memory(target, writing_);
+      if (!is_changed(target)) {
+        ++report_.copied;
+        continue;
+      }
+      report_.weights.push_back({target.base_name,
+                                 target.module_path,
+                                 target.merged.dtype,
+                                 target.merged.shape,
+                                 !target.blocks.empty(),
+                                 {},
+                                 {},
+                                 {}});
+    }
+    for (const merging::OutputFile& file : layout_.files)
+      for (const std::string& name : file.tensors) report_.weight_bytes += layout_.bytes_of(name);
+    make_config();
+  }
+
+  // All that has no merge, before anything is written.
+  void require_written() const {
+    std::vector<std::string> unsupported, misfits;
+    for (const Target& target : plan_.targets) {
+      if (!target.misshaped.empty()) misfits.push_back(target.base_name + ": " + target.misshaped);
+      const std::string why = merging::why_not_written(target);
+      if (!why.empty()) unsupported.push_back(target.base_name + ": " + why);
+    }
+    for (const std::string& name : plan_.missing)
+      misfits.push_back(name + ": the base does not have it");
+    constexpr std::size_t kShown = 5;
+    if (!misfits.empty())
+      throw Error(ErrorKind::incompatible, "cannot merge into " + base_.path.string() + ": " +
+                                               rules::join_some(misfits, kShown))
+          .in_file(base_.path.string());
+    if (!unsupported.empty())
+      throw Error(ErrorKind::unsupported, "cannot merge into " + base_.path.string() + ": " +
+                                              rules::join_some(unsupported, kShown))
+          .in_file(base_.path.string())
+          .with_hint("load applies the adapter without merging it");
+  }
+
+  void make_config() {
+    if (!base_.config) {
+      report_.notes.push_back("the base has no config.json, and so has the output");
+      return;
+    }
+    std::string text = config_text_of(base_, options_.dtype, false);
+    if (!layout_.untied.empty()) text = with_config_member(text, "tie_word_embeddings", "false");
+    if (layout_.vocabulary)
+      text = with_config_member(text, "vocab_size", std::to_string(*layout_.vocabulary));
+    config_ = std::move(text);
+    carried_ = carried_files(base_.directory);
+    if (layout_.vocabulary) carry_tokenizer();
+  }
+
+  // More rows mean more tokens; the tokenizer that knows them lies beside the adapter.
+  void carry_tokenizer() {
+    for (const Adapter& adapter : adapters_)
+      for (const stdfs::path& file : carried_files(adapter.directory())) {
+        std::erase_if(carried_, [&](const stdfs::path& other) {
+          return other.filename() == file.filename();
+        });
+        carried_.push_back(file);
+      }
+  }
+
+  void list_files() {
+    if (config_) report_.files.push_back({"config.json", config_->size()});
+    for (const stdfs::path& file : carried_)
+      report_.files.push_back({file.filename().string(), stdfs::file_size(file)});
+    for (const merging::OutputFile& file : layout_.files) {
+      const auto sources = sources_of(file, nullptr);
+      report_.files.push_back({file.name, safetensors_size(sources, &file.metadata)});
+    }
+    if (!layout_.index_name.empty()) report_.files.push_back({layout_.index_name, 0});
+    report_.files.push_back({kBaseLockName, 0});
+    report_.files.push_back({merging::kRecordName, 0});
+  }
+
+  std::vector<TensorSource> sources_of(const merging::OutputFile& file, std::vector<Sums>* sums) {
+    std::vector<TensorSource> sources;
+    for (const std::string& name : file.tensors) {
+      const Tensor& form = *layout_.form.find(name);
+      TensorSource source{name, form.dtype, form.shape, {}};
+      source.stream = [this, sums, name](const merging::ByteSink& out) {
+        const std::size_t at = index_.at(replay::stored_name(layout_.form, name));
+        const Target& target = plan_.targets[at];
+        (*sums)[at] = merging::write_target(target, writing_, out);
+        done_ += layout_.bytes_of(name);
+        sinks_.report(done_, report_.weight_bytes, "merging");
+      };
+      sources.push_back(std::move(source));
+    }
+    return sources;
+  }
+
+  void require_space() const {
+    stdfs::path existing = stdfs::absolute(options_.output);
+    std::error_code failed;
+    while (!stdfs::exists(existing, failed) && existing.has_relative_path())
+      existing = existing.parent_path();
+    const auto space = stdfs::space(existing, failed);
+    if (!failed && space.available < report_.weight_bytes)
+      throw Error(ErrorKind::output, "cannot write " + options_.output.string() + ": it needs " +
+                                         std::to_string(report_.weight_bytes) + " bytes, found " +
+                                         std::to_string(space.available) + " free")
+          .in_file(options_.output.string());
+  }
+
+  void write() {
+    require_space();
+    const auto stamps = stamps_of(base_);
+    AtomicDirectory directory(options_.output, {options_.force, options_.file_system});
+    std::vector<std::string> names;
+    const auto put = [&](const std::string& name, std::string_view text) {
+      directory.write(name, text);
+      names.push_back(name);
+    };
+    if (config_) put("config.json", *config_);
+    for (const stdfs::path& file : carried_) {
+      const auto mapping = MappedFile::open(file);
+      put(file.filename().string(),
+          {reinterpret_cast<const char*>(mapping->bytes().data()), mapping->bytes().size()});
+    }
+    std::vector<Sums> sums(plan_.targets.size());
+    for (const merging::OutputFile& file : layout_.files) {
+      auto target = directory.create(file.name);
+      write_safetensors(*target, sources_of(file, &sums), &file.metadata);
+      target->sync_and_close();
+      names.push_back(file.name);
+    }
+    if (!layout_.index_name.empty()) put(layout_.index_name, index_text());
+    if (stamps_of(base_) != stamps)
+      throw Error(ErrorKind::malformed, "cannot merge into " + base_.path.string() +
+                                            ": its files changed while they were read")
+          .in_file(base_.path.string());
+    const BaseLock lock = lock_written(directory);
+    put(kBaseLockName, dump_base_lock(lock));
+    record_.root = lock.root;
+    put(merging::kRecordName, dump_json(merging::to_json(record_)) + "\n");
+    for (const std::string& name : names)
+      report_.files.push_back({name, stdfs::file_size(directory.staging_path() / name)});
+    sinks_.throw_if_cancelled();
+    directory.commit();
+    report_.root = lock.root;
+    sum_up(sums);
+  }
+
+  std::string index_text() {
+    JsonObject weight_map;
+    std::uint64_t bytes = 0;
+    for (const merging::OutputFile& file : layout_.files)
+      for (const std::string& name : file.tensors) {
+        weight_map[name] = file.name;
+        bytes += layout_.bytes_of(name);
+      }
+    std::uint64_t parameters = 0;
+    for (const auto& [name, tensor] : layout_.form.tensors)
+      parameters += static_cast<std::uint64_t>(tensor.numel());
+    JsonObject metadata = layout_.index_metadata;
+    metadata["total_size"] = bytes;
+    if (metadata.find("total_parameters") != nullptr &&
+        (!layout_.untied.empty() || layout_.vocabulary))
+      metadata["total_parameters"] = parameters;
+    return dump_json(
+               JsonObject{{"metadata", std::move(metadata)}, {"weight_map", std::move(weight_map)}},
+               kPythonConfigStyle) +
+           "\n";
+  }
+
+  // Hashes what is on disk, not what was meant to be.
+  BaseLock lock_written(const AtomicDirectory& directory) const {
+    const stdfs::path weights =
+        layout_.index_name.empty() ? layout_.files.front().name : layout_.index_name;
+    const stdfs::path source =
+        config_ ? directory.staging_path() : directory.staging_path() / weights;
+    return compute_base_lock(open_checkpoint(source.string()), options_.threads, sinks_);
+  }
+
+  void sum_up(const std::vector<Sums>& sums) {
+    Sums total;
+    for (MergedWeight& weight : report_.weights) {
+      const Sums& own = sums[index_.at(weight.base_name)];
+      describe(own, weight.changed, weight.survived, weight.cosine);
+      total.add(own);
+    }
+    describe(total, report_.changed, report_.survived, report_.cosine);
+    report_.is_lossy = report_.survived && *report_.survived < kLossySurvival;
+  }
+
+  const MergeOptions& options_;
+  const Sinks& sinks_;
+  const Checkpoint& base_;
+  std::vector<Adapter> adapters_;
+  std::vector<const Adapter*> active_;
+  merging::Record record_;
+  merging::Layout layout_;
+  merging::WriterOptions writing_;
+  replay::Plan plan_;
+  std::map<std::string, std::size_t> index_;
+  std::optional<std::string> config_;
+  std::vector<stdfs::path> carried_;
+  std::uint64_t done_ = 0;
+  MergeReport report_;
+};
+
+}  // namespace
+
+MergeReport merge(const MergeOptions& options, const Sinks& sinks) {
+  return Merging(options, sinks).run();
+}
+
+}  // namespace lora

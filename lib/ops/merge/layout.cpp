@@ -1,0 +1,217 @@
+#include "ops/merge/layout.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <system_error>
+
+#include "lora/base/equal_bytes.h"
+#include "lora/base/error.h"
+#include "ops/replay/plan.h"
+
+namespace lora::merging {
+namespace {
+
+namespace stdfs = std::filesystem;
+
+constexpr const char* kIndexName = "model.safetensors.index.json";
+
+class Maker {
+ public:
+  Maker(const std::vector<const Adapter*>& adapters, const Checkpoint& base)
+      : adapters_(adapters), base_(base) {
+    layout_.form = base;
+  }
+
+  Layout run(std::optional<DType> dtype) {
+    for (const auto& [alias, canonical] : base_.aliases)
+      if (becomes_different(alias, canonical)) untie(alias, canonical);
+    for (const Adapter* adapter : adapters_) {
+      for (const auto& [name, tensor] : adapter->replacements) place(*adapter, name, tensor);
+      for (const TokenRows& rows : adapter->tokens) require_rows(*adapter, rows);
+    }
+    if (dtype)
+      for (auto& [name, tensor] : layout_.form.tensors)
+        if (is_float(tensor.dtype)) tensor.dtype = *dtype;
+    lay_out_files();
+    return std::move(layout_);
+  }
+
+ private:
+  static const LoraModule* module_on(const Adapter& adapter, const std::string& name) {
+    const auto found =
+        std::find_if(adapter.modules.begin(), adapter.modules.end(),
+                     [&](const LoraModule& module) { return module.base_name == name; });
+    return found == adapter.modules.end() ? nullptr : &*found;
+  }
+
+  // True when an adapter changes one of the two, or both by updates of their own; one update of
+  // both (ensure_weight_tying) leaves them equal. DoRA's norms differ between the two.
+  bool has_own_update(const std::string& alias, const std::string& canonical) const {
+    return std::any_of(adapters_.begin(), adapters_.end(), [&](const Adapter* adapter) {
+      const LoraModule* first = module_on(*adapter, canonical);
+      const LoraModule* second = module_on(*adapter, alias);
+      if (first == nullptr && second == nullptr) return false;
+      return first == nullptr || second == nullptr || second->tied_to.empty() || first->magnitude ||
+             second->magnitude;
+    });
+  }
+
+  const Tensor* replacement_of(const std::string& name) const {
+    for (const Adapter* adapter : adapters_) {
+      const auto found = adapter->replacements.find(name);
+      if (found != adapter->replacements.end()) return &found->second;
+    }
+    return nullptr;
+  }
+
+  // Biases that are one parameter stay one: PEFT trains them as such.
+  bool becomes_different(const std::string& alias, const std::string& canonical) const {
+    if (has_own_update(alias, canonical)) return true;
+    if (alias.ends_with(".bias")) return false;
+    const Tensor* own = replacement_of(alias);
+    const Tensor* other = replacement_of(canonical);
+    if (own == nullptr && other == nullptr) return false;
+    const Tensor& base = base_.tensors.at(canonical);
+    const Tensor& a = own != nullptr ? *own : base;
+    const Tensor& b = other != nullptr ? *other : base;
+    if (a.shape != b.shape) return true;
+    if (a.dtype == b.dtype) return !has_equal_bytes(a, b);
+    return !has_equal_bytes(a.cast(base.dtype), b.cast(base.dtype));
+  }
+
+  void untie(const std::string& alias, const std::string& canonical) {
+    layout_.form.aliases.erase(alias);
+    layout_.form.tensors[alias] = base_.tensors.at(canonical);
+    layout_.untied.push_back(alias);
+    layout_.notes.push_back(alias + " shared the matrix " + canonical +
+                            " and differs from it now: both are written, and config.json ties "
+                            "them no longer");
+  }
+
+  // What an adapter brings whole may have more rows than the base's, or be new to it.
+  void place(const Adapter& adapter, const std::string& name, const Tensor& tensor) {
+    const std::string stored = replay::stored_name(layout_.form, name);
+    if (stored.empty()) {
+      Tensor& added = layout_.form.tensors[name];
+      added = tensor;
+      if (is_float(tensor.dtype)) added.dtype = common_dtype();
+      layout_.notes.push_back(name + " is new to the base: it comes from " + adapter.path.string() +
+                              ", and config.json still describes the base's own class");
+      return;
+    }
+    Tensor& place = layout_.form.tensors.at(stored);
+    if (place.shape == tensor.shape) return;
+    if (place.shape.size() == 2 && tensor.shape.size() == 2 && place.shape[1] == tensor.shape[1]) {
+      if (!layout_.vocabulary)
+        layout_.notes.push_back("the vocabulary has " + std::to_string(tensor.shape[0]) +
+                                " rows, as " + adapter.path.string() + " saved it; the base has " +
+                                std::to_string(place.shape[0]));
+      layout_.vocabulary = tensor.shape[0];
+    }
+    place.shape = tensor.shape;
+  }
+
+  DType common_dtype() const {
+    std::map<DType, std::int64_t> elements;
+    for (const auto& [name, tensor] : base_.tensors)
+      if (is_float(tensor.dtype)) elements[tensor.dtype] += tensor.numel();
+    if (elements.empty()) return DType::f32;
+    return std::max_element(elements.begin(), elements.end(),
+                            [](const auto& a, const auto& b) { return a.second < b.second; })
+        ->first;
+  }
+
+  void require_rows(const Adapter& adapter, const TokenRows& rows) const {
+    const std::string name = replay::stored_name(layout_.form, rows.module_path + ".weight");
+    if (name.empty()) return;
+    const std::int64_t known = layout_.form.tensors.at(name).shape.at(0);
+    for (const std::int64_t index : rows.indices)
+      if (index >= known)
+        throw Error(ErrorKind::unsupported,
+                    "cannot merge " + adapter.path.string() + ": it adds tokens (row " +
+                        std::to_string(index) + " of " + rows.module_path + ", which has " +
+                        std::to_string(known) + "), and a merge does not grow the vocabulary")
+            .in_file(adapter.path.string())
+            .in_tensor(name);
+  }
+
+  void lay_out_files() {
+    const bool is_safetensors = layout_.form.mappings.size() == base_.files.size();
+    if (!is_safetensors) {
+      layout_.notes.push_back("the weights are written as safetensors, the base's are in " +
+                              base_.files.front().filename().string());
+      layout_.files.push_back({"model.safetensors", pytorch_metadata(), {}});
+    }
+    std::set<std::string> placed;
+    for (std::size_t i = 0; is_safetensors && i < base_.files.size(); ++i) {
+      SafetensorsFile file = read_safetensors(base_.files[i]);
+      OutputFile output{base_.files[i].filename().string(),
+                        file.has_metadata ? file.metadata : pytorch_metadata(),
+                        std::move(file.in_order)};
+      for (const std::string& name : output.tensors)
+        if (layout_.form.find(name) == nullptr)
+          throw Error(ErrorKind::internal, "cannot merge into " + base_.path.string() +
+                                               ": tensor " + name + " of " + output.name +
+                                               " is no tensor of the base")
+              .in_tensor(name);
+      placed.insert(output.tensors.begin(), output.tensors.end());
+      layout_.files.push_back(std::move(output));
+    }
+    for (const auto& [name, tensor] : layout_.form.tensors)
+      if (!placed.contains(name)) file_for(name).tensors.push_back(name);
+    find_index();
+  }
+
+  // An untied head goes beside its embedding, anything else new into the last file.
+  OutputFile& file_for(const std::string& name) {
+    const auto alias = base_.aliases.find(name);
+    if (alias != base_.aliases.end())
+      for (OutputFile& file : layout_.files)
+        if (std::find(file.tensors.begin(), file.tensors.end(), alias->second) !=
+            file.tensors.end())
+          return file;
+    return layout_.files.back();
+  }
+
+  void find_index() {
+    const stdfs::path folder = base_.files.front().parent_path();
+    stdfs::path index = base_.path;
+    std::error_code ignored;
+    if (!base_.path.filename().string().ends_with(".index.json")) {
+      index = folder / kIndexName;
+      if (base_.files.front().filename() == "model.safetensors" ||
+          layout_.form.mappings.size() != base_.files.size() || !stdfs::exists(index, ignored))
+        return;
+    }
+    layout_.index_name = index.filename().string();
+    const Json document = read_json_file(index);
+    const Json* metadata = document.find("metadata");
+    if (metadata != nullptr && metadata->as_object() != nullptr)
+      layout_.index_metadata = *metadata->as_object();
+  }
+
+  const std::vector<const Adapter*>& adapters_;
+  const Checkpoint& base_;
+  Layout layout_;
+};
+
+}  // namespace
+
+std::uint64_t Layout::bytes_of(const std::string& stored) const {
+  const Tensor* tensor = form.find(stored);
+  return static_cast<std::uint64_t>(tensor->numel()) * bits_of(tensor->dtype) / 8;
+}
+
+void drop_second_factors(Adapter& adapter, const Checkpoint& form) {
+  std::erase_if(adapter.modules, [&](const LoraModule& module) {
+    return !module.tied_to.empty() && form.aliases.contains(module.base_name);
+  });
+}
+
+Layout make_layout(const std::vector<const Adapter*>& adapters, const Checkpoint& base,
+                   std::optional<DType> dtype) {
+  return Maker(adapters, base).run(dtype);
+}
+
+}  // namespace lora::merging

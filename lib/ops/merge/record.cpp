@@ -1,0 +1,74 @@
+#include "ops/merge/record.h"
+
+#include <bit>
+
+#include "lora/base/error.h"
+#include "lora/base/tensor_digest.h"
+#include "lora/checkpoint/base_lock.h"
+#include "lora/checkpoint/checkpoint.h"
+
+namespace lora::merging {
+namespace {
+
+constexpr const char* kSchema = "lora.merge_record/1";
+
+JsonObject inputs_of(const Record& record) {
+  JsonArray adapters;
+  for (std::size_t i = 0; i < record.adapters.size(); ++i)
+    adapters.push_back(
+        JsonObject{{"sha256", record.adapters[i].hex()}, {"weight", record.weights[i]}});
+  return {{"schema", kSchema},
+          {"base_root", record.base_root.hex()},
+          {"adapters", std::move(adapters)},
+          {"dtype", record.dtype.empty() ? Json() : Json(record.dtype)},
+          {"compat", record.compat}};
+}
+
+}  // namespace
+
+Digest adapter_digest(const Adapter& adapter) {
+  Sha256 hash;
+  hash.update("lora.merged_adapter/1").update_u64(adapter.tensors.size());
+  for (const auto& [key, tensor] : adapter.tensors) hash.update(tensor_digest(key, tensor).hex());
+  for (const LoraModule& module : adapter.modules)
+    hash.update_u64(module.module_path.size())
+        .update(module.module_path)
+        .update_u64(module.base_name.size())
+        .update(module.base_name)
+        .update_u64(std::bit_cast<std::uint64_t>(module.scaling * module.times));
+  for (const TokenRows& rows : adapter.tokens)
+    for (const std::int64_t index : rows.indices)
+      hash.update_u64(static_cast<std::uint64_t>(index));
+  return hash.finish();
+}
+
+Json to_json(const Record& record) {
+  JsonObject document = inputs_of(record);
+  document["root"] = record.root.hex();
+  return document;
+}
+
+std::string state_of(const std::filesystem::path& output, const Record& wanted, int threads,
+                     const Sinks& sinks) {
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(output / kRecordName, ignored))
+    return "foreign: no merge of this program";
+  try {
+    const Json document = read_json_file(output / kRecordName);
+    JsonObject found = document.as_object() ? *document.as_object() : JsonObject();
+    const Json* text = found.find("root");
+    const std::string* hex = text == nullptr ? nullptr : text->as_string();
+    const auto root = hex == nullptr ? std::nullopt : Digest::from_hex(*hex);
+    if (!root) return "foreign: its lora_merge.json names no root";
+    found.erase("root");
+    if (dump_json(found) != dump_json(inputs_of(wanted)))
+      return "stale: a merge of other inputs or with other settings";
+    const BaseLock lock = compute_base_lock(open_checkpoint(output.string()), threads, sinks);
+    return lock.root == *root ? "up to date" : "stale: its weights were changed since";
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::interrupted) throw;
+    return "foreign: " + error.message();
+  }
+}
+
+}  // namespace lora::merging

@@ -1,0 +1,40 @@
+// lora_merge.json: of what a merged checkpoint was made, by digests.
+//
+// No paths and no times: the same merge gives the same bytes.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "lora/adapter/adapter.h"
+#include "lora/base/sha256.h"
+#include "lora/base/sinks.h"
+#include "lora/format/json.h"
+
+namespace lora::merging {
+
+inline constexpr const char* kRecordName = "lora_merge.json";
+
+struct Record {
+  Digest base_root;
+  std::vector<Digest> adapters;  ///< in the order of application
+  std::vector<double> weights;
+  std::string dtype;   ///< of --dtype; empty: as the base
+  std::string compat;  ///< "merge" or "safe_merge"
+  Digest root;         ///< of what was written
+};
+
+/// Everything the merge of an adapter depends on: tensors, token rows, the scaling of each site.
+Digest adapter_digest(const Adapter& adapter);
+
+/// {"schema": "lora.merge_record/1", "base_root", "adapters": [{"sha256", "weight"}], "dtype",
+/// "compat", "root"}.
+Json to_json(const Record& record);
+
+/// What lies at `output`, next to a merge with these inputs (`wanted.root` is not looked at): "up
+/// to date", "stale: ..." or "foreign: ...". Hashes the weights there when the inputs agree.
+std::string state_of(const std::filesystem::path& output, const Record& wanted, int threads,
+                     const Sinks& sinks);
+
+}  // namespace lora::merging

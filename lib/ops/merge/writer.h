@@ -1,0 +1,38 @@
+// The merged values of one tensor, front to back, in bounded memory.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "lora/base/mapped_file.h"
+#include "lora/base/sinks.h"
+#include "ops/replay/target.h"
+
+namespace lora::merging {
+
+using ByteSink = std::function<void(std::span<const std::byte>)>;
+
+struct WriterOptions {
+  bool is_safe_merge = false;
+  std::uint64_t max_memory = 0;
+  int threads = 0;
+  std::vector<std::shared_ptr<const MappedFile>> mappings;  ///< pages to drop behind the pass
+  Sinks sinks;
+};
+
+/// Why the kernels cannot write this target; empty when they can.
+std::string why_not_written(const replay::Target& target);
+
+/// Throws Error(resources) when the factors of a target alone take more than max_memory.
+void require_memory(const replay::Target& target, const WriterOptions& options);
+
+/// Hands all bytes of the merged tensor to `out` and returns what became of the update. The bytes
+/// do not depend on the number of threads. Throws Error(malformed) that names the tensor when a
+/// value is not finite, and Error(interrupted).
+replay::Sums write_target(const replay::Target& target, const WriterOptions& options,
+                          const ByteSink& out);
+
+}  // namespace lora::merging
