@@ -227,7 +227,8 @@ std::vector<ParameterInfo> list_parameters(const ModelOptions& options,
   // An alias may also be the only name that the model has for a tensor.
   for (const Parameter& parameter : parameters)
     if (!parameter.is_alias || !own_names.contains(parameter.stored_name))
-      result.push_back({parameter.base_name, parameter.shape, dtype_of(parameter.base), false});
+      result.push_back({parameter.base_name, parameter.shape,
+                        parameter.quantised ? DType::u8 : dtype_of(parameter.base), false});
   std::set<std::string> trained;
   for (const TrainableParameter& parameter : trainable.layout) trained.insert(parameter.peft_key);
   for (const Adapter* adapter : options.adapters)

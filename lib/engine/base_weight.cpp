@@ -11,8 +11,8 @@ at::ScalarType matrix_type(DType stored, Compute compute) {
   return is_bf16 ? at::kBFloat16 : at::kFloat;
 }
 
-at::Tensor base_weight(const Checkpoint& base, const std::string& module_path, Compute compute,
-                       const std::string& purpose) {
+const Tensor& stored_weight(const Checkpoint& base, const std::string& module_path,
+                            const std::string& purpose) {
   const std::string name = module_path + ".weight";
   const Tensor* weight = base.find(name);
   // Checkpoints of a bare model lack the first component of the names.
@@ -20,7 +20,13 @@ at::Tensor base_weight(const Checkpoint& base, const std::string& module_path, C
   if (weight == nullptr || weight->shape.size() != 2)
     throw Error(ErrorKind::incompatible,
                 purpose + " on " + module_path + ": the base has no such matrix");
-  return convert(*weight, matrix_type(weight->dtype, compute));
+  return *weight;
+}
+
+at::Tensor base_weight(const Checkpoint& base, const std::string& module_path, Compute compute,
+                       const std::string& purpose) {
+  const Tensor& weight = stored_weight(base, module_path, purpose);
+  return convert(weight, matrix_type(weight.dtype, compute));
 }
 
 }  // namespace lora::engine

@@ -13,6 +13,11 @@ namespace lora::engine {
 /// The type that a model of `compute` holds a matrix of this stored dtype in.
 at::ScalarType matrix_type(DType stored, Compute compute);
 
+/// The matrix `module_path`.weight of the base. `purpose` begins the message of
+/// Error(incompatible) when the base has no such matrix.
+const Tensor& stored_weight(const Checkpoint& base, const std::string& module_path,
+                            const std::string& purpose);
+
 /// The matrix `module_path`.weight of the base, as it is stored, in matrix_type. `purpose` begins
 /// the message of Error(incompatible) when the base has no such matrix.
 at::Tensor base_weight(const Checkpoint& base, const std::string& module_path, Compute compute,

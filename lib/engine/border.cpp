@@ -18,7 +18,7 @@ bool is_about_memory(const std::string& message) {
 Error out_of_memory(const char* action, const std::string& detail) {
   return Error(ErrorKind::resources,
                std::string("out of memory while ") + action + (detail.empty() ? "" : ": " + detail))
-      .with_hint("use smaller batches or sequences, --checkpointing layer, or --compute bf16");
+      .with_hint("use smaller batches or sequences, --checkpointing layer, or --base-dtype nf4");
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "engine/gemm.h"
 #include "engine/kernels/kernels.h"
 #include "engine/low_rank.h"
+#include "engine/weight_product.h"
 
 namespace lora::engine {
 Linear::Linear(std::string module_path, Parameter& weight, Parameter* bias)
@@ -24,7 +25,7 @@ at::Tensor Linear::dropped(const at::Tensor& x, const LoraBranch& branch, const 
 
 void Linear::forward(const at::Tensor& x, at::Tensor& y, const Pass& pass, Workspace& workspace,
                      BranchProducts* products) const {
-  multiply(x, site_.weight->value(pass.with_adapters), y, workspace);
+  multiply(x, *site_.weight, pass.with_adapters, y, workspace);
   if (site_.bias != nullptr) y.add_(site_.bias->value(pass.with_adapters));
   if (!pass.with_adapters) return;
   if (products != nullptr) products->resize(site_.branches.size());
@@ -47,7 +48,7 @@ void Linear::forward(const at::Tensor& x, at::Tensor& y, const Pass& pass, Works
 void Linear::backward(const at::Tensor& x, const at::Tensor& g, const BranchProducts& products,
                       const Pass& pass, Workspace& workspace, at::Tensor* dx,
                       bool accumulate) const {
-  if (dx != nullptr) multiply_transposed(g, site_.weight->value(true), *dx, accumulate, workspace);
+  if (dx != nullptr) multiply_transposed(g, *site_.weight, *dx, accumulate, workspace);
   if (site_.weight->is_trainable()) {
     at::Tensor gradient = site_.weight->gradient;
     gradient.addmm_(g.to(at::kFloat).t(), x.to(at::kFloat));

@@ -3,6 +3,8 @@
 #include "engine/llama/llama_model.h"
 #include "engine/mlp/mlp_model.h"
 #include "engine/model.h"
+#include "engine/quantised_base.h"
+#include "lora/adapter/adapter.h"
 #include "lora/base/error.h"
 #include "lora/checkpoint/checkpoint.h"
 
@@ -20,6 +22,9 @@ std::unique_ptr<Model> make_model(const ModelOptions& given) {
                 "loading a model: the base " + file +
                     " has no config.json and is no plain chain of linear layers")
         .in_file(file);
+  check_quantisable(*options.base, options.base_dtype);
+  for (const Adapter* adapter : options.adapters)
+    refuse_changed_base(adapter->config, options.base_dtype);
   const ModelConfig& config = *options.base->config;
   if (config.mlp) return make_mlp(options);
   if (config.decoder && has_fast_step(*config.decoder) && !needs_generic(options))

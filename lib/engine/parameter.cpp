@@ -6,22 +6,26 @@
 
 #include "engine/base_weight.h"
 #include "engine/bridge.h"
+#include "engine/quantised_base.h"
 #include "lora/adapter/adapter.h"
 #include "lora/base/error.h"
+#include "lora/base/mapped_file.h"
 
 namespace lora::engine {
 
-ParameterSource::ParameterSource(const Checkpoint& checkpoint, Compute compute, std::string prefix)
-    : checkpoint_(checkpoint), compute_(compute), prefix_(std::move(prefix)) {}
-
-void ParameterSource::expect_from_adapters(const std::vector<const Adapter*>& adapters) {
-  for (const Adapter* adapter : adapters)
-    for (const auto& [base_name, tensor] : adapter->replacements) expected_.insert(base_name);
+ParameterSource::ParameterSource(const ModelOptions& options, std::string prefix)
+    : checkpoint_(*options.base),
+      compute_(options.compute),
+      base_dtype_(options.base_dtype),
+      prefix_(std::move(prefix)) {
+  for (const Adapter* adapter : options.adapters)
+    for (const auto& [base_name, tensor] : adapter->replacements) from_adapters_.insert(base_name);
 }
 
 void ParameterSource::fill_missing() {
   for (Parameter& parameter : parameters_)
-    if (!parameter.base.defined()) parameter.base = parameter.replacement.detach().clone();
+    if (!parameter.base.defined() && !parameter.quantised)
+      parameter.base = parameter.replacement.detach().clone();
 }
 
 const Tensor* ParameterSource::find(const std::string& base_name, Parameter& parameter) const {
@@ -46,12 +50,24 @@ const Tensor* ParameterSource::find(const std::string& base_name, Parameter& par
 }
 
 Parameter& ParameterSource::add(const std::string& base_name, std::vector<std::int64_t> shape) {
+  return add(base_name, std::move(shape), false, false);
+}
+
+Parameter& ParameterSource::add_matrix(const std::string& base_name,
+                                       std::vector<std::int64_t> shape, bool is_transposed) {
+  const bool is_quantised = base_dtype_ != BaseDtype::native && is_layer_matrix(base_name) &&
+                            !from_adapters_.contains(base_name);
+  return add(base_name, std::move(shape), is_quantised, is_transposed);
+}
+
+Parameter& ParameterSource::add(const std::string& base_name, std::vector<std::int64_t> shape,
+                                bool is_quantised, bool is_transposed) {
   Parameter& parameter = parameters_.emplace_back();
   parameter.base_name = base_name;
   parameter.shape = std::move(shape);
   const Tensor* tensor = find(base_name, parameter);
   if (tensor == nullptr) {
-    if (expected_.contains(base_name)) return parameter;
+    if (is_missing_allowed_ && from_adapters_.contains(base_name)) return parameter;
     offenders_.push_back(base_name + " is missing, expected " + shape_to_string(parameter.shape));
   } else if (tensor->shape != parameter.shape) {
     offenders_.push_back(base_name + " has shape " + shape_to_string(tensor->shape) +
@@ -61,7 +77,10 @@ Parameter& ParameterSource::add(const std::string& base_name, std::vector<std::i
                          ", expected F32, BF16, F16 or F64");
   } else {
     parameter.stored_dtype = tensor->dtype;
-    parameter.base = load(*tensor, parameter.shape.size() > 1);
+    if (is_quantised)
+      parameter.quantised.emplace(checkpoint_, base_name, *tensor, base_dtype_, is_transposed);
+    else
+      parameter.base = load(*tensor, parameter.shape.size() > 1);
   }
   return parameter;
 }
@@ -70,7 +89,11 @@ at::Tensor ParameterSource::load(const Tensor& tensor, bool is_matrix) {
   const at::ScalarType type = matrix_type(tensor.dtype, compute_);
   if (!is_matrix) return convert(tensor, type).to(at::kFloat);
   at::Tensor& loaded = loaded_[tensor.bytes.data()];
-  if (!loaded.defined()) loaded = convert(tensor, type);
+  if (loaded.defined()) return loaded;
+  loaded = convert(tensor, type);
+  // What was converted needs its file no more.
+  if (loaded.const_data_ptr() != static_cast<const void*>(tensor.bytes.data()))
+    drop_pages(checkpoint_.mappings, tensor.bytes);
   return loaded;
 }
 

@@ -6,10 +6,12 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "engine/quantised_matrix.h"
 #include "lora/checkpoint/checkpoint.h"
 #include "lora/engine.h"
 
@@ -30,12 +32,17 @@ struct Parameter {
   std::string stored_name;          ///< of its tensor in the checkpoint, aliases followed
   bool is_alias = false;            ///< the checkpoint has its tensor under another name
   at::Tensor base;                  ///< frozen; matrices in the compute dtype, vectors always f32
-  at::Tensor replacement;           ///< from an adapter, or what its start left; may be undefined
-  at::Tensor gradient;              ///< view of the flat gradients; undefined unless trainable
+  std::optional<QuantisedMatrix> quantised;  ///< [out, in]; in the place of `base`
+  at::Tensor replacement;  ///< from an adapter, or what its start left; may be undefined
+  at::Tensor gradient;     ///< view of the flat gradients; undefined unless trainable
   std::vector<std::shared_ptr<const RowPatch>> patches;  ///< from adapters, on disjoint rows
 
   const at::Tensor& value(bool with_adapters) const {
     return with_adapters && replacement.defined() ? replacement : base;
+  }
+  /// The weight when it is quantised and value() therefore undefined; otherwise null.
+  const QuantisedMatrix* quantised_value(bool with_adapters) const {
+    return quantised && !(with_adapters && replacement.defined()) ? &*quantised : nullptr;
   }
   bool is_trainable() const { return gradient.defined(); }
 };
@@ -46,16 +53,20 @@ class ParameterSource {
  public:
   /// `prefix` ("transformer.") may be missing from the names of the checkpoint, as in files written
   /// for the bare model.
-  ParameterSource(const Checkpoint& checkpoint, Compute compute, std::string prefix = {});
+  ParameterSource(const ModelOptions& options, std::string prefix = {});
 
-  /// Names that adapters bring along: the base need not have them. Their base value stays undefined
-  /// until fill_missing().
-  void expect_from_adapters(const std::vector<const Adapter*>& adapters);
+  /// Names that the adapters bring along may be missing from the base. Their base value stays
+  /// undefined until fill_missing().
+  void allow_missing() { is_missing_allowed_ = true; }
   /// A parameter that only an adapter has keeps that value when adapters are off.
   void fill_missing();
 
   /// The parameter of this name and shape. What is missing or of another shape is remembered.
   Parameter& add(const std::string& base_name, std::vector<std::int64_t> shape);
+  /// The same for a matrix that only products read, which is quantised when the options ask for it
+  /// and it is inside a layer. `is_transposed`: stored as [in, out].
+  Parameter& add_matrix(const std::string& base_name, std::vector<std::int64_t> shape,
+                        bool is_transposed = false);
   /// Throws Error(malformed) that lists all that add() could not find.
   void throw_if_incomplete() const;
 
@@ -63,13 +74,17 @@ class ParameterSource {
   const std::deque<Parameter>& parameters() const { return parameters_; }
 
  private:
+  Parameter& add(const std::string& base_name, std::vector<std::int64_t> shape, bool is_quantised,
+                 bool is_transposed);
   at::Tensor load(const Tensor& tensor, bool is_matrix);
   const Tensor* find(const std::string& base_name, Parameter& parameter) const;
 
   const Checkpoint& checkpoint_;
   Compute compute_;
+  BaseDtype base_dtype_;
   std::string prefix_;
-  std::set<std::string> expected_;
+  std::set<std::string> from_adapters_;
+  bool is_missing_allowed_ = false;
   std::deque<Parameter> parameters_;  ///< a deque: references stay valid
   std::map<const std::byte*, at::Tensor> loaded_;
   std::vector<std::string> offenders_;

@@ -9,6 +9,7 @@ from benchmarks import (
     generation,
     instructions,
     machine,
+    quantised,
     startup,
     tokenizer,
     training,
@@ -27,6 +28,7 @@ BENCHES = {
     "training": training.run,
     "generation": generation.run,
     "instructions": instructions.run,
+    "quantised": quantised.run,
     "verify_merged": verify_merged.run,
 }
 

@@ -56,7 +56,7 @@ inline std::filesystem::path write_table(const std::filesystem::path& path, std:
 
 /// A model whose loss is the mean squared distance of every parameter from the first feature of
 /// each row, with a gradient noise that is a function of the StepContext alone.
-class FakeModel final : public engine::Model {
+class FakeModel : public engine::Model {
  public:
   /// Step (from 1) at which the loss becomes NaN; 0: never.
   explicit FakeModel(const ModelOptions& options, std::int64_t poisoned_step = 0)

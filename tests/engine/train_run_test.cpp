@@ -231,7 +231,7 @@ TEST_CASE("a dry run checks everything, tells the plan and writes nothing") {
   REQUIRE(report.plan.find("steps")->as_int() == 8);
   REQUIRE(report.plan.find("trainable_parameters")->as_int() == 208);
   REQUIRE(report.plan.find("warmup_steps")->as_int() == 1);
-  REQUIRE(report.plan.find("memory_bytes_estimate")->as_int() == 208 * 16 + 262 * 4);
+  REQUIRE(report.plan.find("memory_bytes_estimate")->as_int() == 208 * 20 + 262 * 4);
   std::filesystem::create_directory(options.run_dir);
   write_file(options.run_dir / "run.json", "{}");
   require_error(ErrorKind::output, "exists already",

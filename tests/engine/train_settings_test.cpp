@@ -63,6 +63,7 @@ TEST_CASE("every setting comes back from run.json as it was") {
   options.shuffle = false;
   options.schedule = "linear";
   options.compute = Compute::bf16;
+  options.base_dtype = BaseDtype::int8;
   options.layer_checkpointing = true;
   options.pack = true;
   options.label_smoothing = 0.1;
@@ -86,6 +87,19 @@ TEST_CASE("a run.json without a setting, or with one of another type, is malform
   run.config = settings_to_json(valid());
   run.config.erase("seed");
   testing::require_error(ErrorKind::malformed, "config.seed", [&] { resumed_options({}, run); });
+  run.config = settings_to_json(valid());
+  run.config["base_dtype"] = "int3";
+  testing::require_error(ErrorKind::malformed, "config.base_dtype",
+                         [&] { resumed_options({}, run); });
+}
+
+TEST_CASE("a run from before --base-dtype goes on with its base as it was") {
+  TrainRun run;
+  run.config = settings_to_json(valid());
+  run.config.erase("base_dtype");
+  TrainOptions given;
+  given.base_dtype = BaseDtype::nf4;
+  REQUIRE(resumed_options(given, run).base_dtype == BaseDtype::native);
 }
 
 TEST_CASE("a run of an earlier version has the defaults of the settings it does not know") {

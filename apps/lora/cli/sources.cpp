@@ -72,6 +72,11 @@ DType float_dtype(const std::string& choice) {
   return *dtype_from_string(upper);
 }
 
+BaseDtype base_dtype_named(const std::string& choice) {
+  if (choice == "nf4") return BaseDtype::nf4;
+  return choice == "int8" ? BaseDtype::int8 : BaseDtype::native;
+}
+
 std::string peft_task(const std::string& choice) {
   if (choice == "causal-lm") return "CAUSAL_LM";
   if (choice == "seq-cls" || choice == "regression") return "SEQ_CLS";

@@ -8,6 +8,7 @@
 #include "cli/context.h"
 #include "lora/adapter/adapter.h"
 #include "lora/checkpoint/checkpoint.h"
+#include "lora/engine.h"
 
 namespace lora::cli {
 
@@ -39,6 +40,9 @@ Checkpoint open_base_for(const std::optional<std::string>& source, const Adapter
 
 /// The dtype that a --dtype choice ("bf16") names.
 DType float_dtype(const std::string& choice);
+
+/// What a --base-dtype choice ("nf4") names.
+BaseDtype base_dtype_named(const std::string& choice);
 
 /// PEFT's task_type for a --task choice ("causal-lm").
 std::string peft_task(const std::string& choice);

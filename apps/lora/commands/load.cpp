@@ -38,6 +38,8 @@ class Load final : public Command {
     options.flag("--any-base", any_base_, "load although another base is recorded");
     options.choice("--compute", compute_, {"f32", "bf16"},
                    "dtype to compute in (default: the base's)");
+    options.choice("--base-dtype", base_dtype_, {"native", "int8", "nf4"},
+                   "how the base's layers are kept: nf4 takes 4.5 bits a value, int8 8.25");
     options.text("--device", device_, "DEVICE",
                  "device to compute on (default: cpu, or LORA_DEVICE)");
     options.group("Outputs");
@@ -215,6 +217,7 @@ class Load final : public Command {
     options.trainable = trainable_;
     options.device = device_.value_or(context.default_device());
     if (compute_) options.compute = *compute_ == "bf16" ? Compute::bf16 : Compute::f32;
+    options.base_dtype = base_dtype_named(base_dtype_);
     // Everything cheap is checked before LibTorch starts.
     std::optional<TensorMap> inputs;
     if (input_) inputs = read_safetensors(*input_).tensors;
@@ -308,6 +311,7 @@ class Load final : public Command {
 
   std::vector<std::string> adapter_paths_;
   std::optional<std::string> base_, adapter_config_, compute_, device_, input_, output_, prompt_;
+  std::string base_dtype_ = "native";
   bool trainable_ = false, print_modules_ = false, any_base_ = false, force_ = false;
   bool chat_ = false, ignore_eos_ = false;
   GenerateOptions generate_;

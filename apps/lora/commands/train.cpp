@@ -62,6 +62,7 @@ class Train final : public Command {
     options.text("--adapter", adapter_, "DIR", "continue this adapter; its configuration holds");
     options.flag("--resume", o_.resume, "go on with the run in --run-dir");
     options.flag("-f,--force", o_.force, "replace an existing run directory");
+    options.flag("--any-memory", o_.any_memory, "begin although the memory seems too small");
     options.flag("-n,--dry-run", o_.dry_run, "check everything and print the plan, write nothing");
     lora_.add_to(options);
     options.text(
@@ -86,6 +87,8 @@ class Train final : public Command {
     options.choice("--compute", compute_, {"f32", "bf16"},
                    "frozen weights and activations (default: the base's dtype); adapter and "
                    "optimizer stay f32");
+    options.choice("--base-dtype", base_dtype_, {"native", "int8", "nf4"},
+                   "how the frozen layers are kept: nf4 takes 4.5 bits a value, int8 8.25");
     options.seed("--seed", o_.seed, "seed of initial factors, order and dropout");
     options.toggle("shuffle", o_.shuffle, "visit the data in random order");
     options.choice("--loss-on", o_.loss_on, {"all", "completion"}, "which tokens carry loss");
@@ -161,6 +164,7 @@ class Train final : public Command {
     o_.layer_checkpointing = checkpointing_ == "layer";
     o_.tool_version = LORA_VERSION;
     if (compute_) o_.compute = *compute_ == "bf16" ? Compute::bf16 : Compute::f32;
+    o_.base_dtype = base_dtype_named(base_dtype_);
     if (!betas_.empty()) {
       if (betas_.size() != 2)
         throw Error(ErrorKind::usage,
@@ -254,7 +258,7 @@ class Train final : public Command {
   std::optional<std::string> base_, adapter_, compute_, device_, add_tokens_;
   std::vector<std::string> data_, eval_data_, betas_;
   std::string run_dir_;
-  std::string checkpointing_ = "none";
+  std::string checkpointing_ = "none", base_dtype_ = "native";
 };
 
 }  // namespace

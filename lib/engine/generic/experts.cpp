@@ -11,15 +11,9 @@
 #include <tuple>
 
 #include "engine/generic/layers.h"
+#include "engine/generic/quantised_linear.h"
 
 namespace lora::engine {
-namespace {
-
-at::Tensor product(const at::Tensor& x, const at::Tensor& weight) {
-  return at::linear(x, weight.to(at::kFloat));
-}
-
-}  // namespace
 
 FeedForward make_feed_forward(LayerStore& store, const DecoderConfig& config,
                               const std::string& path, std::int64_t inner) {
@@ -62,20 +56,23 @@ ExpertBlock::ExpertBlock(LayerStore& store, const Checkpoint& base, const Decode
   router_ = &source.add(path + "gate.weight", {config_.count, hidden});
   const std::string stacked = path + "experts.gate_up_proj";
   if (base.find(stacked) != nullptr) {
-    const at::Tensor both = source.add(stacked, {config_.count, 2 * inner, hidden}).base;
-    const at::Tensor down =
-        source.add(path + "experts.down_proj", {config_.count, hidden, inner}).base;
-    for (std::int64_t i = 0; both.defined() && down.defined() && i < config_.count; ++i)
-      experts_.push_back({both[i].narrow(0, 0, inner), both[i].narrow(0, inner, inner), down[i]});
+    const Parameter& both = source.add_matrix(stacked, {config_.count, 2 * inner, hidden});
+    const Parameter& down =
+        source.add_matrix(path + "experts.down_proj", {config_.count, hidden, inner});
+    const bool is_complete = !whole(both).is_missing() && !whole(down).is_missing();
+    for (std::int64_t i = 0; is_complete && i < config_.count; ++i)
+      experts_.push_back(
+          {part(both, i, 0, inner), part(both, i, inner, inner), part(down, i, 0, hidden)});
   } else {
     for (std::int64_t i = 0; i < config_.count; ++i) {
       const std::string expert = path + "experts." + std::to_string(i);
       const auto matrix = [&](const char* name, const char* old_name, std::int64_t rows,
                               std::int64_t columns) {
-        return source.add(expert + (is_old ? old_name : name) + ".weight", {rows, columns}).base;
+        return whole(
+            source.add_matrix(expert + (is_old ? old_name : name) + ".weight", {rows, columns}));
       };
-      const at::Tensor gate = matrix(".gate_proj", ".w1", inner, hidden);
-      const at::Tensor up = matrix(".up_proj", ".w3", inner, hidden);
+      const Matrix gate = matrix(".gate_proj", ".w1", inner, hidden);
+      const Matrix up = matrix(".up_proj", ".w3", inner, hidden);
       experts_.push_back({gate, up, matrix(".down_proj", ".w2", hidden, inner)});
     }
   }
@@ -85,8 +82,24 @@ ExpertBlock::ExpertBlock(LayerStore& store, const Checkpoint& base, const Decode
   shared_gate_ = &store.linear(path + "shared_expert_gate", hidden, 1, false);
 }
 
+ExpertBlock::Matrix ExpertBlock::whole(const Parameter& parameter) {
+  return {parameter.base, parameter.quantised};
+}
+
+ExpertBlock::Matrix ExpertBlock::part(const Parameter& stack, std::int64_t expert,
+                                      std::int64_t begin, std::int64_t rows) {
+  if (stack.quantised) return {{}, stack.quantised->narrow(expert * stack.shape[1] + begin, rows)};
+  return {stack.base[expert].narrow(0, begin, rows), std::nullopt};
+}
+
+at::Tensor ExpertBlock::product(const at::Tensor& x, const Matrix& weight) {
+  return weight.quantised ? quantised_linear(x, *weight.quantised)
+                          : at::linear(x, weight.base.to(at::kFloat));
+}
+
 at::Tensor ExpertBlock::routed(const at::Tensor& rows, const Pass& pass) const {
-  const at::Tensor scores = at::softmax(product(rows, router_->value(pass.with_adapters)), -1);
+  const at::Tensor scores =
+      at::softmax(product(rows, {router_->value(pass.with_adapters), std::nullopt}), -1);
   auto [weights, chosen] = at::topk(scores, config_.per_token, -1);
   if (config_.normalizes_weights) weights = weights.div(weights.sum(-1, true));
   at::Tensor out = at::zeros_like(rows);

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,9 +34,19 @@ class ExpertBlock {
   at::Tensor apply(const at::Tensor& x, const Pass& pass) const;
 
  private:
-  struct Expert {
-    at::Tensor gate, up, down;
+  /// A frozen matrix in one of the two ways that it is kept.
+  struct Matrix {
+    at::Tensor base;
+    std::optional<QuantisedMatrix> quantised;
+    bool is_missing() const { return !base.defined() && !quantised; }
   };
+  struct Expert {
+    Matrix gate, up, down;
+  };
+  static Matrix whole(const Parameter& parameter);
+  static Matrix part(const Parameter& stack, std::int64_t expert, std::int64_t begin,
+                     std::int64_t rows);
+  static at::Tensor product(const at::Tensor& x, const Matrix& weight);
   at::Tensor routed(const at::Tensor& rows, const Pass& pass) const;
 
   ExpertConfig config_;

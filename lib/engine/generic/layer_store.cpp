@@ -5,13 +5,16 @@
 namespace lora::engine {
 
 LayerStore::LayerStore(const ModelOptions& options, std::string prefix)
-    : source_(*options.base, options.compute, std::move(prefix)) {
-  source_.expect_from_adapters(options.adapters);
+    : source_(options, std::move(prefix)) {
+  source_.allow_missing();
 }
 
 LoraSite& LayerStore::site(const std::string& path, LayerKind kind, std::vector<std::int64_t> shape,
                            std::int64_t bias_size) {
-  Parameter& weight = source_.add(path + ".weight", std::move(shape));
+  Parameter& weight =
+      kind == LayerKind::embedding
+          ? source_.add(path + ".weight", std::move(shape))
+          : source_.add_matrix(path + ".weight", std::move(shape), kind == LayerKind::conv1d);
   Parameter* bias = bias_size > 0 ? &source_.add(path + ".bias", {bias_size}) : nullptr;
   return sites_.emplace_back(LoraSite{path, kind, &weight, bias, {}});
 }

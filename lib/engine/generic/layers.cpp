@@ -15,6 +15,7 @@
 #include <span>
 
 #include "engine/generic/lora_linear.h"
+#include "engine/generic/quantised_linear.h"
 #include "engine/kernels/kernels.h"
 
 namespace lora::engine {
@@ -28,7 +29,17 @@ at::Tensor stored_weight(const LoraSite& site, const Pass& pass) {
   return site.kind == LayerKind::linear ? weight : weight.t();
 }
 at::Tensor oriented_weight(const LoraSite& site, const Pass& pass) {
+  if (const QuantisedMatrix* quantised = site.weight->quantised_value(pass.with_adapters))
+    return quantised->widened();
   return wide(stored_weight(site, pass));
+}
+
+at::Tensor base_product(const LoraSite& site, const at::Tensor& x, const at::Tensor& bias,
+                        const Pass& pass) {
+  const QuantisedMatrix* quantised = site.weight->quantised_value(pass.with_adapters);
+  if (quantised == nullptr) return at::linear(x, oriented_weight(site, pass), bias);
+  const at::Tensor y = quantised_linear(x, *quantised);
+  return bias.defined() ? y.add(bias) : y;
 }
 
 at::Tensor masked(const at::Tensor& x, double rate, std::uint64_t stream, const Pass& pass) {
@@ -51,7 +62,7 @@ at::Tensor dora_part(const LoraSite& site, const LoraBranch& branch, const at::T
   const at::Tensor input = drops ? masked(x, branch.dropout, branch.stream, pass) : x;
   at::Tensor base = y;
   if (drops)
-    base = at::linear(input, oriented_weight(site, pass));
+    base = base_product(site, input, at::Tensor(), pass);
   else if (site.bias != nullptr)
     base = y.sub(site.bias->value(true));
   const at::Tensor low_rank = at::linear(at::linear(input, branch.a), branch.b);
@@ -108,12 +119,13 @@ at::Tensor apply_dense(const LoraSite& site, const at::Tensor& x, const Pass& pa
   std::span<const LoraBranch> branches;
   if (pass.with_adapters) branches = site.branches;
   at::Tensor y;
-  if (!branches.empty() && !is_patched && is_one_node(site, branches[0], pass)) {
+  if (!branches.empty() && !is_patched && site.weight->quantised_value(true) == nullptr &&
+      is_one_node(site, branches[0], pass)) {
     y = lora_linear(x, stored_weight(site, pass), branches[0], pass);
     if (bias.defined()) y = y.add(bias);
     branches = branches.subspan(1);
   } else {
-    y = at::linear(x, oriented_weight(site, pass), bias);
+    y = base_product(site, x, bias, pass);
   }
   if (!pass.with_adapters) return y;
   for (const auto& patch : patches)

@@ -25,7 +25,7 @@ class LlamaModel final : public Model {
   explicit LlamaModel(const ModelOptions& options)
       : options_(options),
         tokens_(*options.base->config->token_model()),
-        network_(*options.base, options.compute),
+        network_(options),
         sights_(network_.config()),
         flat_(bind_adapters(options, network_.sites(), Gradients::manual)),
         lowest_(network_.lowest_trainable_layer()),

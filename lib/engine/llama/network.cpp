@@ -41,9 +41,9 @@ bool LlamaLayer::has_trainable_mlp() const {
          down.has_trainable();
 }
 
-LlamaNetwork::LlamaNetwork(const Checkpoint& checkpoint, Compute compute)
-    : config_(*checkpoint.config->decoder),
-      source_(checkpoint, compute),
+LlamaNetwork::LlamaNetwork(const ModelOptions& options)
+    : config_(*options.base->config->decoder),
+      source_(options),
       embedding(
           source_.add("model.embed_tokens.weight", {config_.vocab_size, config_.hidden_size})),
       final_norm(source_.add("model.norm.weight", {config_.hidden_size})),
@@ -54,7 +54,7 @@ LlamaNetwork::LlamaNetwork(const Checkpoint& checkpoint, Compute compute)
 
 Linear LlamaNetwork::make_linear(const std::string& path, std::int64_t inputs, std::int64_t outputs,
                                  bool has_bias) {
-  Parameter& weight = source_.add(path + ".weight", {outputs, inputs});
+  Parameter& weight = source_.add_matrix(path + ".weight", {outputs, inputs});
   return {path, weight, has_bias ? &source_.add(path + ".bias", {outputs}) : nullptr};
 }
 

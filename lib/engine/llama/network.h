@@ -47,7 +47,7 @@ struct LlamaLayer {
 class LlamaNetwork {
  public:
   /// Throws Error(malformed) listing every parameter that the checkpoint lacks.
-  LlamaNetwork(const Checkpoint& checkpoint, Compute compute);
+  explicit LlamaNetwork(const ModelOptions& options);
 
   Sites sites();
   /// First layer with something trainable, or layers.size(); 0 also when the embedding is

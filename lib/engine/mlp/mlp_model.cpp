@@ -22,7 +22,7 @@ class MlpModel final : public Model {
   explicit MlpModel(const ModelOptions& options)
       : options_(options),
         config_(*options.base->config->mlp),
-        source_(*options.base, options.compute),
+        source_(options),
         hidden_(config_.activation),
         final_(config_.final_activation) {
     for (std::size_t i = 0; i < config_.layers.size(); ++i) {

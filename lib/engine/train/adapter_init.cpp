@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/base_change.h"
+#include "engine/quantised_base.h"
 #include "engine/train/new_layer.h"
 #include "engine/train/new_tokens.h"
 #include "lora/adapter/config_check.h"
@@ -210,10 +211,11 @@ void set_weight_layout(AdapterConfig& config, const ResolvedTargets& targets) {
 
 Adapter create_adapter(const AdapterConfig& config, const ResolvedTargets& targets,
                        const Checkpoint& base, const std::string& init, std::uint64_t seed,
-                       Compute compute) {
+                       Compute compute, BaseDtype base_dtype) {
   refuse_other_kinds(targets);
   refuse_changed_head(config, targets, base);
-  const NewLayers settings{base, init, seed, compute};
+  refuse_changed_base(config, base_dtype);
+  const NewLayers settings{base, init, seed, compute, base_dtype};
   TensorMap tensors;
   for (const ModuleInfo& module : targets.lora) {
     add_new_layer(tensors, config, module, settings);

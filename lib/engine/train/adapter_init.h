@@ -33,7 +33,7 @@ void set_weight_layout(AdapterConfig& config, const ResolvedTargets& targets);
 /// attention, bare parameters), Error(incompatible) when nothing would be trainable.
 Adapter create_adapter(const AdapterConfig& config, const ResolvedTargets& targets,
                        const Checkpoint& base, const std::string& init, std::uint64_t seed,
-                       Compute compute = Compute::base);
+                       Compute compute = Compute::base, BaseDtype base_dtype = BaseDtype::native);
 
 /// Throws Error(incompatible) for keys without meaning and Error(unsupported) for an initialisation
 /// that changed the base in a way its weights do not tell (CorDA and its like) or freezes a factor

@@ -14,6 +14,8 @@
 #include "engine/base_change.h"
 #include "engine/base_weight.h"
 #include "engine/bridge.h"
+#include "engine/quantised_base.h"
+#include "engine/quantised_matrix.h"
 #include "lora/base/error.h"
 #include "lora/base/random.h"
 
@@ -95,6 +97,16 @@ at::Tensor first_norm(const at::Tensor& weight, const ModuleInfo& module, const 
   return at::linalg_vector_norm(oriented, 2, {1}, false, at::kDouble).to(at::kFloat);
 }
 
+// The weight as it will be multiplied with, in its own layout.
+at::Tensor quantised_values(const NewLayers& settings, const ModuleInfo& module) {
+  const std::string name = module.module_path + ".weight";
+  const bool is_transposed = module.kind == LayerKind::conv1d;
+  const QuantisedMatrix matrix(
+      settings.base, name, stored_weight(settings.base, module.module_path, "cannot train DoRA"),
+      settings.base_dtype, is_transposed);
+  return is_transposed ? matrix.widened().t() : matrix.widened();
+}
+
 void add_bias(TensorMap& tensors, const ModuleInfo& module) {
   if (module.kind == LayerKind::embedding)
     throw Error(ErrorKind::unsupported, "cannot train lora_bias on " + module.module_path +
@@ -150,6 +162,9 @@ void add_new_layer(TensorMap& tensors, const AdapterConfig& config, const Module
   if (change || config.use_dora)
     weight = base_weight(settings.base, path, settings.compute,
                          config.use_dora ? "cannot train DoRA" : "cannot take factors out");
+  if (settings.base_dtype != BaseDtype::native && config.use_dora &&
+      is_layer_matrix(path + ".weight"))
+    weight = quantised_values(settings, module);
   FactorPair factors;
   if (change)
     factors = first_factors(*change, {path, module.kind, rank, scaling}, weight);

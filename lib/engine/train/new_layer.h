@@ -17,6 +17,7 @@ struct NewLayers {
   std::string init;  ///< TrainOptions::init
   std::uint64_t seed = 0;
   Compute compute = Compute::base;  ///< of the model that will be trained
+  BaseDtype base_dtype = BaseDtype::native;
 };
 
 /// Adds A and B, a lora_bias and a DoRA magnitude of `module` under their peft_keys. The magnitude

@@ -20,25 +20,6 @@ std::int64_t steps_for(const TrainOptions& options, const DataRows& data) {
   return std::max<std::int64_t>(1, static_cast<std::int64_t>((count + accum - 1) / accum));
 }
 
-std::int64_t longest(const DataRows& data) {
-  std::int64_t longest = 0;
-  if (data.examples().is_tabular) return 1;
-  for (std::size_t i = 0; i < data.size(); ++i) longest = std::max(longest, data.length(i));
-  return longest;
-}
-
-// A layer keeps about eight values of the hidden width and three of the intermediate one for its
-// backward pass; the head needs logits and their gradient.
-template <typename Config>
-std::int64_t activations_of(const Config& config, const TrainOptions& options, const DataRows& data,
-                            std::int64_t element) {
-  const std::int64_t layer = 8 * config.hidden_size + 3 * config.intermediate_size;
-  const std::int64_t layers = options.layer_checkpointing
-                                  ? layer + config.num_layers * config.hidden_size
-                                  : config.num_layers * layer;
-  return options.batch_size * longest(data) * (layers + 2 * config.vocab_size) * element;
-}
-
 }  // namespace
 
 BatchPlan plan_batches(const TrainOptions& options, const DataRows& data) {
@@ -63,31 +44,17 @@ TrainPlan make_plan(const TrainOptions& options, const DataRows& data) {
   return plan;
 }
 
-std::int64_t estimate_memory(const TrainOptions& options, std::int64_t trainable_parameters,
-                             const DataRows& data) {
-  std::int64_t frozen = 0;
-  bool is_half = options.compute == Compute::bf16;
-  for (const auto& [name, tensor] : options.base->tensors) {
-    if (options.compute == Compute::base && bits_of(tensor.dtype) == 16) is_half = true;
-    frozen += tensor.numel();
-  }
-  const std::int64_t element = is_half ? 2 : 4;
-  std::int64_t activations = 0;
-  const auto add = [&](const auto& config) {
-    if (config) activations = activations_of(*config, options, data, element);
-  };
-  if (const auto& config = options.base->config) {
-    add(config->decoder);
-    add(config->gpt2);
-    add(config->bert);
-    add(config->gpt_neox);
-  }
-  return frozen * element + trainable_parameters * 16 + activations;
+std::int64_t longest_row(const DataRows& data) {
+  std::int64_t longest = 0;
+  if (data.examples().is_tabular) return 1;
+  for (std::size_t i = 0; i < data.size(); ++i) longest = std::max(longest, data.length(i));
+  return longest;
 }
 
 JsonObject describe_plan(const TrainOptions& options, const TrainPlan& plan_of_run,
                          const DataRows& data, const DataRows* eval,
-                         std::int64_t trainable_parameters, std::int64_t total_parameters) {
+                         std::int64_t trainable_parameters, std::int64_t total_parameters,
+                         std::int64_t memory_bytes) {
   const Dataset& set = data.examples();
   const auto examples = static_cast<std::int64_t>(set.size());
   const double rows = static_cast<double>(data.size());
@@ -103,7 +70,7 @@ JsonObject describe_plan(const TrainOptions& options, const TrainPlan& plan_of_r
                   {"save_every", plan_of_run.save_every},
                   {"trainable_parameters", trainable_parameters},
                   {"total_parameters", total_parameters},
-                  {"memory_bytes_estimate", estimate_memory(options, trainable_parameters, data)}};
+                  {"memory_bytes_estimate", memory_bytes}};
   if (data.is_packed()) {
     plan["examples_per_step"] = static_cast<double>(rows_per_step * examples) / rows;
     plan["rows"] = static_cast<std::int64_t>(data.size());

@@ -22,15 +22,12 @@ BatchPlan plan_batches(const TrainOptions& options, const DataRows& data);
 /// Steps as given, or enough to see every example `epochs` (default 3) times, rounded up.
 TrainPlan make_plan(const TrainOptions& options, const DataRows& data);
 
-/// Rough bytes a run needs: frozen weights in the compute dtype, four f32 values a trainable
-/// parameter, and the activations one micro-batch of a decoder keeps. An estimate for people, good
-/// to a factor of two.
-std::int64_t estimate_memory(const TrainOptions& options, std::int64_t trainable_parameters,
-                             const DataRows& data);
+/// Tokens of the longest row; 1 for tables.
+std::int64_t longest_row(const DataRows& data);
 
-/// The plan of a dry run as the command line shows it.
+/// The plan of a dry run as the command line shows it; `memory_bytes` is the estimate.
 JsonObject describe_plan(const TrainOptions& options, const TrainPlan& plan, const DataRows& data,
                          const DataRows* eval, std::int64_t trainable_parameters,
-                         std::int64_t total_parameters);
+                         std::int64_t total_parameters, std::int64_t memory_bytes);
 
 }  // namespace lora::engine

@@ -15,6 +15,7 @@ ProcessMemory process_memory() {
     std::int64_t kibibytes = 0;
     if (!(fields >> name >> kibibytes)) continue;
     if (name == "VmRSS:") memory.resident_bytes = kibibytes * 1024;
+    if (name == "VmSize:") memory.mapped_bytes = kibibytes * 1024;
     if (name == "VmHWM:") memory.peak_resident_bytes = kibibytes * 1024;
   }
   return memory;

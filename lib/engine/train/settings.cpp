@@ -30,6 +30,7 @@ void for_each_setting(Options& options, Visitor&& visit) {
   visit("beta2", options.beta2);
   visit("eps", options.eps);
   visit("compute", options.compute);
+  visit("base_dtype", options.base_dtype);
   visit("seed", options.seed);
   visit("shuffle", options.shuffle);
   visit("loss_on", options.loss_on);
@@ -48,8 +49,8 @@ void for_each_setting(Options& options, Visitor&& visit) {
 }
 
 // Settings that run.json of an earlier version lacks: such a run had their defaults.
-constexpr std::string_view kLaterSettings[] = {"pack", "group_by_length", "label_smoothing",
-                                               "z_loss"};
+constexpr std::string_view kLaterSettings[] = {"base_dtype", "pack", "group_by_length",
+                                               "label_smoothing", "z_loss"};
 
 // Null: missing where it must not be.
 const Json* recorded_setting(const TrainRun& run, const JsonObject& defaults,
@@ -71,6 +72,7 @@ Json to_json_value(Compute value) {
 Json to_json_value(const std::vector<std::string>& value) {
   return JsonArray(value.begin(), value.end());
 }
+Json to_json_value(BaseDtype value) { return std::string(to_string(value)); }
 template <typename T>
 Json to_json_value(const std::optional<T>& value) {
   return value ? to_json_value(*value) : Json(nullptr);
@@ -98,15 +100,20 @@ bool from_json_value(const Json& json, std::vector<std::string>& value) {
     if (item.is_string()) value.push_back(*item.as_string());
   return value.size() == json.as_array()->size();
 }
-bool from_json_value(const Json& json, Compute& value) {
-  const std::string* text = json.as_string();
-  if (text == nullptr) return false;
-  for (const Compute candidate : {Compute::base, Compute::f32, Compute::bf16}) {
-    if (to_json_value(candidate) != Json(*text)) continue;
+template <typename T>
+bool from_name(const Json& json, std::initializer_list<T> candidates, T& value) {
+  for (const T candidate : candidates) {
+    if (to_json_value(candidate) != json) continue;
     value = candidate;
     return true;
   }
   return false;
+}
+bool from_json_value(const Json& json, Compute& value) {
+  return from_name(json, {Compute::base, Compute::f32, Compute::bf16}, value);
+}
+bool from_json_value(const Json& json, BaseDtype& value) {
+  return from_name(json, {BaseDtype::native, BaseDtype::int8, BaseDtype::nf4}, value);
 }
 template <typename T>
 bool from_json_value(const Json& json, std::optional<T>& value) {

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "engine/base_change.h"
+#include "engine/quantised_base.h"
 #include "engine/train/adapter_init.h"
 #include "engine/train/checkpoint_state.h"
 #include "engine/train/settings.h"
@@ -46,8 +47,8 @@ void create_new_adapter(RunSetup& setup, const AdapterConfig& requested, const S
   const ResolvedTargets targets = resolve_targets(setup.config, modules, is_transformers);
   report_dead_entries(targets, sinks);
   set_weight_layout(setup.config, targets);
-  setup.initial =
-      create_adapter(setup.config, targets, base, options.init, options.seed, options.compute);
+  setup.initial = create_adapter(setup.config, targets, base, options.init, options.seed,
+                                 options.compute, options.base_dtype);
   if (!base_change_of(setup.config)) return;
   for (const auto& [key, tensor] : setup.initial.tensors)
     if (const KeyRole role = parse_key(key).role;
@@ -115,6 +116,7 @@ RunSetup prepare_run(const TrainOptions& given, const Sinks& sinks) {
   check_settings(options);
   if (options.base == nullptr)
     throw Error(ErrorKind::usage, "no base was given").with_hint("pass --base BASE");
+  check_quantisable(*options.base, options.base_dtype);
   setup.guard = std::make_unique<BaseGuard>(*options.base, options.threads);
   setup.tokenizer = read_tokenizer_files(options.base->directory);
 

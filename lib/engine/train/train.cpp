@@ -2,12 +2,15 @@
 
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "engine/base_change.h"
+#include "engine/border.h"
 #include "engine/probe.h"
 #include "engine/train/checkpoint_state.h"
 #include "engine/train/loop.h"
+#include "engine/train/memory_estimate.h"
 #include "engine/train/plain_result.h"
 #include "engine/train/process_memory.h"
 #include "engine/train/publish.h"
@@ -18,15 +21,34 @@
 namespace lora::engine {
 namespace {
 
-ModelOptions model_options(const RunSetup& setup, const Adapter& adapter, bool trainable) {
+ModelOptions native_model(const RunSetup& setup, const Adapter& adapter) {
   ModelOptions options;
   options.base = setup.options.base;
   options.adapters = {&adapter};
   options.compute = setup.options.compute;
   options.device = setup.options.device;
-  options.trainable = trainable;
   if (!setup.first_factors.empty()) options.first_factors = &setup.first_factors;
   return options;
+}
+
+ModelOptions trained_model(const RunSetup& setup) {
+  ModelOptions options = native_model(setup, setup.initial);
+  options.base_dtype = setup.options.base_dtype;
+  options.trainable = true;
+  return options;
+}
+
+MemoryEstimate estimate_of(const RunSetup& setup) {
+  const auto rows = std::min<std::int64_t>(setup.options.batch_size,
+                                           static_cast<std::int64_t>(setup.data.size()));
+  return estimate_memory(trained_model(setup), rows, longest_row(setup.data),
+                         setup.options.layer_checkpointing);
+}
+
+void warn_about_memory(const MemoryVerdict& verdict, const TrainOptions& options,
+                       const Sinks& sinks) {
+  const std::string warning = require_memory(verdict, options.any_memory);
+  if (!warning.empty()) sinks.warning(warning);
 }
 
 RunDirectory::Use use_of(const TrainOptions& options) {
@@ -50,7 +72,20 @@ class Run {
   }
 
   TrainReport train(const std::function<void(const TrainEvent&)>& on_event, const Sinks& sinks) {
-    model_ = surroundings_.make_model(model_options(setup_, setup_.initial, true));
+    memory_ = compare_memory(estimate_of(setup_), find_available_memory());
+    warn_about_memory(memory_, setup_.options, sinks);
+    try {
+      return train_in(on_event, sinks);
+    } catch (...) {
+      const Error error = current_exception_as_error("training");
+      if (!error.message().starts_with("out of memory")) throw;
+      throw out_of_memory(memory_, error.message());
+    }
+  }
+
+ private:
+  TrainReport train_in(const std::function<void(const TrainEvent&)>& on_event, const Sinks& sinks) {
+    model_ = surroundings_.make_model(trained_model(setup_));
     const ModelCounts counts = count_parameters(*model_);
     model_->set_layer_checkpointing(setup_.options.layer_checkpointing);
     AdamW optimizer(model_->trainable().values, {setup_.options.beta1, setup_.options.beta2,
@@ -81,7 +116,7 @@ class Run {
       report.adapter = checkpoint_path(directory_.path(), state.step);
     } else {
       if (reason == StopReason::early_stop) report.stopped_because = "early stop";
-      write_result(state);
+      write_result(state, sinks);
       report.adapter = directory_.adapter();
     }
     report.packing = packing_of(setup_.data);
@@ -94,7 +129,6 @@ class Run {
     return report;
   }
 
- private:
   void begin(const RunState& state, const Sinks& sinks) {
     const int threads = at::get_num_threads();
     const std::filesystem::path& path = directory_.path();
@@ -137,6 +171,9 @@ class Run {
                                         {"lr", options.lr},
                                         {"schedule", options.schedule},
                                         {"data_sha256", std::move(data)}});
+    if (options.base_dtype != BaseDtype::native)
+      (*result.history.back().as_object())["base_dtype"] =
+          std::string(to_string(options.base_dtype));
     return result;
   }
 
@@ -151,8 +188,8 @@ class Run {
   }
 
   // The probe comes from a model loaded as any later reader would load it, not from the one that
-  // was trained: saved modules are rounded to their dtype on disk.
-  void write_result(const RunState& state) {
+  // was trained: saved modules are rounded to their dtype on disk, and the base is native.
+  void write_result(const RunState& state, const Sinks& sinks) {
     const FlatParameters& parameters = model_->trainable();
     const bool has_best = setup_.options.early_stop > 0 && state.best_values.defined();
     TensorMap tensors = saved_tensors(has_best ? state.best_values : parameters.values, parameters);
@@ -169,8 +206,16 @@ class Run {
     write_trained_adapter(staged, config, tensors, origin, setup_.options.threads);
     write_tokenizer(staged, setup_.added, setup_.options.base->directory);
     const Adapter adapter = make_adapter(config, tensors, {});
-    const ModelOptions options = model_options(setup_, adapter, false);
-    write_probe(staged, probe_model(*surroundings_.make_model(options), options));
+    const ModelOptions options = native_model(setup_, adapter);
+    try {
+      write_probe(staged, probe_model(*surroundings_.make_model(options), options));
+    } catch (...) {
+      if (setup_.options.base_dtype == BaseDtype::native) throw;
+      // Memory that holds the base in few bits may not hold it natively.
+      const Error error = current_exception_as_error("recording outputs with the native base");
+      if (error.kind() != ErrorKind::resources) throw;
+      sinks.warning("the adapter has no recorded outputs: " + std::string(error.what()));
+    }
     staged.commit();
   }
 
@@ -179,17 +224,22 @@ class Run {
   RunDirectory& directory_;
   WriteOptions write_options_;
   std::unique_ptr<Model> model_;
+  MemoryVerdict memory_;
 };
 
-TrainReport dry_run(const RunSetup& setup, const TrainSurroundings& surroundings) {
-  const auto model = surroundings.make_model(model_options(setup, setup.initial, true));
+TrainReport dry_run(const RunSetup& setup, const TrainSurroundings& surroundings,
+                    const Sinks& sinks) {
+  const MemoryEstimate memory = estimate_of(setup);
+  warn_about_memory(compare_memory(memory, find_available_memory()), setup.options, sinks);
+  const auto model = surroundings.make_model(trained_model(setup));
   const ModelCounts counts = count_parameters(*model);
   TrainReport report;
   report.trainable_parameters = counts.trainable;
   report.total_parameters = counts.total;
   report.adapter = setup.options.run_dir / "adapter";
-  report.plan = describe_plan(setup.options, setup.plan, setup.data,
-                              setup.eval ? &*setup.eval : nullptr, counts.trainable, counts.total);
+  report.plan =
+      describe_plan(setup.options, setup.plan, setup.data, setup.eval ? &*setup.eval : nullptr,
+                    counts.trainable, counts.total, memory.total());
   return report;
 }
 
@@ -200,7 +250,7 @@ TrainReport run_training(const TrainOptions& options, const TrainSurroundings& s
                          const Sinks& sinks) {
   if (options.dry_run) {
     check_run_directory(options.run_dir, use_of(options));
-    return dry_run(prepare_run(options, sinks), surroundings);
+    return dry_run(prepare_run(options, sinks), surroundings, sinks);
   }
   FileSystem& fs =
       surroundings.file_system != nullptr ? *surroundings.file_system : real_file_system();

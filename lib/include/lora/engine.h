@@ -11,6 +11,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lora/base/sinks.h"
@@ -27,6 +28,15 @@ struct Probe;
 /// What the engine computes in. `base`: the dtype of the base's weights.
 enum class Compute { base, f32, bf16 };
 
+/// How the matrices of a transformer's layers are kept while they are frozen. `native`: in the
+/// dtype of Compute. int8 and nf4 are blockwise (docs/design.md): 8.25 and 4.5 bits a value,
+/// products in f32. Embeddings, output heads, norms, biases and what an adapter saves whole stay
+/// native.
+enum class BaseDtype { native, int8, nf4 };
+constexpr std::string_view to_string(BaseDtype dtype) {
+  return dtype == BaseDtype::nf4 ? "nf4" : dtype == BaseDtype::int8 ? "int8" : "native";
+}
+
 struct EngineInfo {
   std::string libtorch_version;  ///< "2.13.0"
   std::string cpu_capability;    ///< what LibTorch dispatches to: "AVX512", "AVX2", ...
@@ -36,6 +46,7 @@ struct ModelOptions {
   const Checkpoint* base = nullptr;      ///< required; must outlive the model
   std::vector<const Adapter*> adapters;  ///< all active at once, their updates add up
   Compute compute = Compute::base;
+  BaseDtype base_dtype = BaseDtype::native;
   std::string device = "cpu";
   bool trainable = false;  ///< adapters' parameters require gradients; the base never does
   /// The factors that the adapter's initialisation (PiSSA, OLoRA) took out of the base, by
@@ -107,6 +118,7 @@ struct TrainOptions {
   double max_grad_norm = 1;  ///< 0: off
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
   Compute compute = Compute::base;
+  BaseDtype base_dtype = BaseDtype::native;  ///< while training; the result is for the native base
   std::uint64_t seed = 0;
   bool shuffle = true;
   std::string loss_on = "all";   ///< all | completion
@@ -128,6 +140,7 @@ struct TrainOptions {
   std::vector<std::string> given;
   std::string tool_version;  ///< recorded in run.json
   bool force = false;        ///< replace an existing run directory
+  bool any_memory = false;   ///< begin although the memory seems too small
   bool dry_run = false;      ///< check everything, write nothing
 };
 
@@ -178,7 +191,7 @@ class Engine {
 Engine& load_engine(const std::filesystem::path& path = {});
 
 /// The one symbol the shared object exports, and the interface version both sides must agree on.
-inline constexpr int kEngineAbi = 1;
+inline constexpr int kEngineAbi = 2;
 inline constexpr const char* kEngineSymbol = "lora_engine_open";
 using EngineOpen = Engine* (*)(int abi);
 
