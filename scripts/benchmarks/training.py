@@ -1,4 +1,6 @@
-"""Training tokens a second and peak memory, against PEFT on the same text, model and settings."""
+"""Training tokens a second and peak memory, against PEFT on the same text, model and settings.
+
+The floor is what the machine's matrix products alone would allow; the share of it that a run reaches stands behind it."""
 
 from __future__ import annotations
 
@@ -61,6 +63,23 @@ def peer_command(bench: Bench, case: Case, steps: int) -> tuple[object, ...]:
     )
 
 
+def gemm_rates(bench: Bench) -> dict[str, float]:
+    """Matrix products of this machine by dtype, FLOP a second."""
+    return json.loads(bench.measure(*bench.python("gemm_peak.py")).output.splitlines()[-1])
+
+
+def floating_operations(bench: Bench, case: Case) -> float:
+    """Of a trained token in the products of frozen matrices (forward, and the gradient of their input) and of attention
+    (two products forward, five backward, half of them hidden by causality)."""
+    config = json.loads((bench.model / "config.json").read_text(encoding="utf-8"))
+    hidden, layers = config["hidden_size"], config["num_hidden_layers"]
+    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+    head_dim = config.get("head_dim") or hidden // heads
+    attention = 2 * hidden * head_dim * (heads + kv_heads)
+    weights = layers * (attention + 3 * hidden * config["intermediate_size"]) + hidden * config["vocab_size"]
+    return 4.0 * weights + 7.0 * case.seq_len * heads * head_dim * layers
+
+
 def step_rates(bench: Bench) -> list[float]:
     lines = map(json.loads, (bench.folder / "run/metrics.jsonl").read_text().splitlines())
     return [line["tok_s"] for line in lines if line["type"] == "step"]
@@ -75,7 +94,7 @@ def run(bench: Bench) -> None:
         if case.computes() == "bf16" and not machine.has_bf16() and not bench.only:
             print(f"{name:24} left out: bf16 is emulated here, minutes a step (training:{name} runs it)")
             continue
-        ours, theirs, our_peak, their_peak = [], [], [], []
+        ours, theirs, our_peak, their_peak, floors = [], [], [], [], []
         tokens = case.batch * case.seq_len
         for _ in range(bench.rounds):
             peer = bench.measure(*peer_command(bench, case, steps))
@@ -85,11 +104,13 @@ def run(bench: Bench) -> None:
             mine = bench.measure(*lora_command(bench, case, steps))
             ours.append(median(step_rates(bench)[1:]))
             our_peak.append(mine.peak_bytes)
+            floors.append(gemm_rates(bench)[case.computes()] / floating_operations(bench, case))
         ratios = [a / b for a, b in zip(ours, theirs)]
         print(
             f"{name:24} lora {median(ours):6.0f} tok/s {megabytes(our_peak)}   "
             f"peft {median(theirs):6.0f} tok/s {megabytes(their_peak)}   "
-            f"speed {median(ratios):5.2f}x  memory {median(our_peak) / median(their_peak):5.2f}x",
+            f"speed {median(ratios):5.2f}x  memory {median(our_peak) / median(their_peak):5.2f}x  "
+            f"floor {median(floors):5.0f} tok/s ({median([a / b for a, b in zip(ours, floors)]):.0%})",
             flush=True,
         )
 
