@@ -5,6 +5,7 @@
 #include <ATen/ops/mm.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "engine/generic/rows.h"
 #include "engine/kernels/kernels.h"
 
 namespace lora::engine {
@@ -12,14 +13,6 @@ namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-at::Tensor rows_of(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}).contiguous(); }
-
-at::Tensor like_input(const at::Tensor& rows, const at::Tensor& input) {
-  std::vector<std::int64_t> sizes = input.sizes().vec();
-  sizes.back() = rows.size(1);
-  return rows.view(sizes);
-}
 
 at::Tensor dropped(const at::Tensor& x, double rate, std::int64_t key) {
   if (rate == 0) return x;
@@ -42,7 +35,7 @@ struct LoraLinear : torch::autograd::Function<LoraLinear> {
     context->saved_data["scaling"] = scaling;
     context->saved_data["rate"] = rate;
     context->saved_data["key"] = key;
-    return like_input(y, x);
+    return shaped_like(y, x);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
@@ -63,7 +56,7 @@ struct LoraLinear : torch::autograd::Function<LoraLinear> {
         dx.addmm_(v, a);
       else
         dx.add_(dropped(at::mm(v, a), rate, key));
-      result[0] = like_input(dx, saved[0]);
+      result[0] = shaped_like(dx, saved[0]);
     }
     return result;
   }

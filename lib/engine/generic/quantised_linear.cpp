@@ -5,6 +5,8 @@
 
 #include <memory>
 
+#include "engine/generic/rows.h"
+
 namespace lora::engine {
 namespace {
 
@@ -13,20 +15,12 @@ struct Holder : torch::CustomClassHolder {
   QuantisedMatrix weight;
 };
 
-at::Tensor rows_of(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}).contiguous(); }
-
-at::Tensor with_width(const at::Tensor& rows, const at::Tensor& like) {
-  std::vector<std::int64_t> sizes = like.sizes().vec();
-  sizes.back() = rows.size(1);
-  return rows.view(sizes);
-}
-
 at::Tensor product(const at::Tensor& x, const QuantisedMatrix& weight) {
   Workspace workspace;
   const at::Tensor rows = rows_of(x);
   at::Tensor y = at::empty({rows.size(0), weight.rows()}, at::kFloat);
   multiply(rows, weight, y, workspace);
-  return with_width(y, x);
+  return shaped_like(y, x);
 }
 
 struct QuantisedLinear : torch::autograd::Function<QuantisedLinear> {
@@ -44,7 +38,7 @@ struct QuantisedLinear : torch::autograd::Function<QuantisedLinear> {
     at::Tensor dx = at::empty({rows.size(0), weight.columns()}, at::kFloat);
     Workspace workspace;
     multiply_transposed(rows, weight, dx, false, workspace);
-    return {with_width(dx, gradients[0]), at::Tensor()};
+    return {shaped_like(dx, gradients[0]), at::Tensor()};
   }
 };
 
