@@ -1,16 +1,14 @@
 #include "engine/gemm.h"
 
-#include <ATen/ops/addmm.h>
 #include <ATen/ops/mm.h>
 
 #include <algorithm>
 
 #include "engine/kernels/kernels.h"
+#include "engine/product.h"
 
 namespace lora::engine {
 namespace {
-
-constexpr std::int64_t kFewRows = 4;
 
 bool has_bf16_instructions() {
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -38,35 +36,6 @@ void for_widened_blocks(const at::Tensor& weight, Workspace& workspace, Body&& b
     wide.copy_(weight.narrow(0, begin, count));
     body(begin, count, wide);
   }
-}
-
-// Calls body(input, output) with both in `type`: x and y themselves or copies, of which the
-// output goes back to y.
-template <typename Body>
-void in_type(at::ScalarType type, const at::Tensor& x, at::Tensor& y, bool accumulate,
-             Workspace& workspace, Body&& body) {
-  at::Tensor input = x;
-  if (x.scalar_type() != type) {
-    input = workspace.get(Slot::product_input, x.sizes(), type);
-    input.copy_(x);
-  }
-  if (y.scalar_type() == type) {
-    body(input, y, accumulate);
-    return;
-  }
-  at::Tensor output = workspace.get(Slot::product_output, y.sizes(), type);
-  body(input, output, false);
-  if (accumulate)
-    y.add_(output);
-  else
-    y.copy_(output);
-}
-
-void add_product(const at::Tensor& a, const at::Tensor& b, bool accumulate, at::Tensor& out) {
-  if (accumulate)
-    out.addmm_(a, b);
-  else
-    at::mm_out(out, a, b);
 }
 
 void few_rows(const at::Tensor& x, const at::Tensor& weight, at::Tensor& y) {

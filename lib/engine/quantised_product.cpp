@@ -1,20 +1,17 @@
 // Products with a quantised matrix: a few rows of it at a time are widened into a tile that stays
 // in the cache until the product has read it, so the whole is never there in f32.
 #include <ATen/Parallel.h>
-#include <ATen/ops/addmm.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 
 #include <algorithm>
 #include <vector>
 
 #include "engine/kernels/kernels.h"
+#include "engine/product.h"
 #include "engine/quantised_matrix.h"
 
 namespace lora::engine {
 namespace {
-
-constexpr std::int64_t kFewRows = 4;
 
 template <typename Body>
 void for_tiles(const QuantisedMatrix& weight, Workspace& workspace, Body&& body) {
@@ -50,44 +47,31 @@ void few_rows(const at::Tensor& x, const QuantisedMatrix& weight, at::Tensor& y)
 
 }  // namespace
 
-void multiply(const at::Tensor& input, const QuantisedMatrix& weight, at::Tensor& y,
+void multiply(const at::Tensor& x, const QuantisedMatrix& weight, at::Tensor& y,
               Workspace& workspace) {
-  const at::Tensor x = input.to(at::kFloat);
-  if (y.scalar_type() != at::kFloat) {
-    at::Tensor wide = at::empty(y.sizes(), at::kFloat);
-    multiply(x, weight, wide, workspace);
-    y.copy_(wide);
-    return;
-  }
-  if (x.size(0) <= kFewRows) {
-    few_rows(x.contiguous(), weight, y);
-    return;
-  }
-  for_tiles(weight, workspace, [&](std::int64_t begin, std::int64_t count, const at::Tensor& tile) {
-    at::Tensor part = y.narrow(1, begin, count);
-    at::mm_out(part, x, tile.t());
-  });
+  in_type(at::kFloat, x, y, false, workspace,
+          [&](const at::Tensor& input, at::Tensor& output, bool /*accumulate*/) {
+            if (input.size(0) <= kFewRows) {
+              few_rows(input.contiguous(), weight, output);
+              return;
+            }
+            for_tiles(weight, workspace,
+                      [&](std::int64_t begin, std::int64_t count, const at::Tensor& tile) {
+                        at::Tensor part = output.narrow(1, begin, count);
+                        at::mm_out(part, input, tile.t());
+                      });
+          });
 }
 
-void multiply_transposed(const at::Tensor& output, const QuantisedMatrix& weight, at::Tensor& dx,
+void multiply_transposed(const at::Tensor& g, const QuantisedMatrix& weight, at::Tensor& dx,
                          bool accumulate, Workspace& workspace) {
-  const at::Tensor g = output.to(at::kFloat);
-  if (dx.scalar_type() != at::kFloat) {
-    at::Tensor wide = at::empty(dx.sizes(), at::kFloat);
-    multiply_transposed(g, weight, wide, false, workspace);
-    if (accumulate)
-      dx.add_(wide);
-    else
-      dx.copy_(wide);
-    return;
-  }
-  for_tiles(weight, workspace, [&](std::int64_t begin, std::int64_t count, const at::Tensor& tile) {
-    const at::Tensor part = g.narrow(1, begin, count);
-    if (accumulate || begin > 0)
-      dx.addmm_(part, tile);
-    else
-      at::mm_out(dx, part, tile);
-  });
+  in_type(at::kFloat, g, dx, accumulate, workspace,
+          [&](const at::Tensor& input, at::Tensor& output, bool adds) {
+            for_tiles(weight, workspace,
+                      [&](std::int64_t begin, std::int64_t count, const at::Tensor& tile) {
+                        add_product(input.narrow(1, begin, count), tile, adds || begin > 0, output);
+                      });
+          });
 }
 
 }  // namespace lora::engine
