@@ -5,6 +5,7 @@
 
 #include "lora/adapter/config_check.h"
 #include "lora/adapter/keys.h"
+#include "lora/adapter/strength.h"
 
 namespace lora {
 namespace {
@@ -70,15 +71,6 @@ void SiteBuilder::choose_kind(LoraModule& module) const {
              has_site(path.substr(0, path.size() - kOutProjection.size()))) {
     module.times = kOutProjectionTimes;
   }
-}
-
-// Patterns see the path that PEFT injected at: the attention module for its output projection, the
-// parameter for a bare parameter, the path in the base for everything inside wrapped modules.
-static std::string pattern_path(const LoraModule& module) {
-  if (module.kind == LayerKind::parameter) return module.base_name;
-  if (module.times != 1)
-    return module.module_path.substr(0, module.module_path.size() - kOutProjection.size());
-  return without_base_layers(module.module_path);
 }
 
 SiteBuilder::Blocks SiteBuilder::blocks_of(const std::string& path) const {

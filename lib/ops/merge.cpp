@@ -11,11 +11,13 @@
 #include "lora/checkpoint/base_lock.h"
 #include "lora/ops/adapter_set.h"
 #include "lora/ops/fit.h"
+#include "ops/adapter_digest.h"
 #include "ops/init_base_plan.h"
 #include "ops/merge/finite.h"
 #include "ops/merge/layout.h"
 #include "ops/merge/record.h"
 #include "ops/merge/writer.h"
+#include "ops/output_place.h"
 #include "ops/replay/plan.h"
 #include "ops/rules/rule.h"
 
@@ -80,25 +82,13 @@ class Merging {
     if (options_.max_memory < kLeast)
       throw Error(ErrorKind::usage, "--max-memory allows " + std::to_string(options_.max_memory) +
                                         " bytes, expected at least " + std::to_string(kLeast));
-    require_apart(base_.path, "the base");
-    for (const stdfs::path& file : base_.files) require_apart(file, "the base");
-    for (const WeightedAdapter& one : options_.adapters)
-      require_apart(one.adapter.path, "an adapter");
+    const auto apart_from = [&](const stdfs::path& input, const char* what) {
+      require_apart(options_.output, input, "merge into", what);
+    };
+    apart_from(base_.path, "the base");
+    for (const stdfs::path& file : base_.files) apart_from(file, "the base");
+    for (const WeightedAdapter& one : options_.adapters) apart_from(one.adapter.path, "an adapter");
     refuse_quantised(base_, "merge into");
-  }
-
-  // Replacing a folder would take away what is read from it.
-  void require_apart(const stdfs::path& input, const std::string& what) const {
-    std::error_code ignored;
-    const stdfs::path output = stdfs::weakly_canonical(options_.output, ignored);
-    for (stdfs::path at = stdfs::weakly_canonical(input, ignored); !at.empty();
-         at = at.parent_path()) {
-      if (at == output)
-        throw Error(ErrorKind::usage, "cannot merge into " + options_.output.string() +
-                                          ": it is or holds " + what + " (" + input.string() +
-                                          "), expected another folder");
-      if (at == at.parent_path()) return;
-    }
   }
 
   void take_adapters() {
@@ -130,7 +120,7 @@ class Merging {
     const BaseLock lock = lock_of(base_, options_.threads, sinks_);
     record_.base_root = lock.root;
     for (std::size_t i = 0; i < adapters_.size(); ++i) {
-      record_.adapters.push_back(merging::adapter_digest(adapters_[i]));
+      record_.adapters.push_back(adapter_digest(options_.adapters[i].adapter, options_.threads));
       record_.weights.push_back(options_.adapters[i].weight);
       if (options_.any_base) continue;
       const auto manifest = read_manifest(adapters_[i].directory());
@@ -260,21 +250,8 @@ class Merging {
     return sources;
   }
 
-  void require_space() const {
-    stdfs::path existing = stdfs::absolute(options_.output);
-    std::error_code failed;
-    while (!stdfs::exists(existing, failed) && existing.has_relative_path())
-      existing = existing.parent_path();
-    const auto space = stdfs::space(existing, failed);
-    if (!failed && space.available < report_.weight_bytes)
-      throw Error(ErrorKind::output, "cannot write " + options_.output.string() + ": it needs " +
-                                         std::to_string(report_.weight_bytes) + " bytes, found " +
-                                         std::to_string(space.available) + " free")
-          .in_file(options_.output.string());
-  }
-
   void write() {
-    require_space();
+    require_space(options_.output, report_.weight_bytes);
     const auto stamps = stamps_of(base_);
     AtomicDirectory directory(options_.output, {options_.force, options_.file_system});
     std::vector<std::string> names;

@@ -98,15 +98,6 @@ KeySurvey survey_keys(const TensorMap& tensors) {
   return survey;
 }
 
-std::string whole_path_pattern(const std::string& module_path) {
-  std::string pattern = "^";
-  for (const char c : module_path) {
-    if (std::string_view("\\^$*+?{}[]|()").find(c) != std::string_view::npos) pattern += '\\';
-    pattern += c;
-  }
-  return pattern;
-}
-
 void set_ranks(AdapterConfig& config, const std::map<std::string, std::int64_t>& ranks) {
   std::map<std::int64_t, std::size_t> frequency;
   for (const auto& [path, rank] : ranks) ++frequency[rank];

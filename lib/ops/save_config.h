@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lora/adapter/adapter.h"
+#include "lora/adapter/strength.h"
 #include "lora/ops/save.h"
 
 namespace lora {
@@ -32,11 +33,6 @@ KeySurvey survey_keys(const TensorMap& tensors);
 /// `r` is the most frequent rank (the smallest of equals), the others go into rank_pattern under
 /// their whole paths.
 void set_ranks(AdapterConfig& config, const std::map<std::string, std::int64_t>& ranks);
-
-/// A key of rank_pattern or alpha_pattern that matches this module and no other: "^" and the path
-/// with the characters escaped that mean something in a regular expression, except the dot, as PEFT
-/// writes them.
-std::string whole_path_pattern(const std::string& module_path);
 
 /// target_modules for exactly these modules: last components where they select exactly them among
 /// `known_modules` (every module path as far as known), otherwise the whole paths.

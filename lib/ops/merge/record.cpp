@@ -1,9 +1,6 @@
 #include "ops/merge/record.h"
 
-#include <bit>
-
 #include "lora/base/error.h"
-#include "lora/base/tensor_digest.h"
 #include "lora/checkpoint/base_lock.h"
 #include "lora/checkpoint/checkpoint.h"
 
@@ -25,22 +22,6 @@ JsonObject inputs_of(const Record& record) {
 }
 
 }  // namespace
-
-Digest adapter_digest(const Adapter& adapter) {
-  Sha256 hash;
-  hash.update("lora.merged_adapter/1").update_u64(adapter.tensors.size());
-  for (const auto& [key, tensor] : adapter.tensors) hash.update(tensor_digest(key, tensor).hex());
-  for (const LoraModule& module : adapter.modules)
-    hash.update_u64(module.module_path.size())
-        .update(module.module_path)
-        .update_u64(module.base_name.size())
-        .update(module.base_name)
-        .update_u64(std::bit_cast<std::uint64_t>(module.scaling * module.times));
-  for (const TokenRows& rows : adapter.tokens)
-    for (const std::int64_t index : rows.indices)
-      hash.update_u64(static_cast<std::uint64_t>(index));
-  return hash.finish();
-}
 
 Json to_json(const Record& record) {
   JsonObject document = inputs_of(record);

@@ -7,7 +7,6 @@
 #include <string>
 #include <vector>
 
-#include "lora/adapter/adapter.h"
 #include "lora/base/sha256.h"
 #include "lora/base/sinks.h"
 #include "lora/format/json.h"
@@ -18,15 +17,12 @@ inline constexpr const char* kRecordName = "lora_merge.json";
 
 struct Record {
   Digest base_root;
-  std::vector<Digest> adapters;  ///< in the order of application
+  std::vector<Digest> adapters;  ///< adapter_digest, in the order of application
   std::vector<double> weights;
   std::string dtype;   ///< of --dtype; empty: as the base
   std::string compat;  ///< "merge" or "safe_merge"
   Digest root;         ///< of what was written
 };
-
-/// Everything the merge of an adapter depends on: tensors, token rows, the scaling of each site.
-Digest adapter_digest(const Adapter& adapter);
 
 /// {"schema": "lora.merge_record/1", "base_root", "adapters": [{"sha256", "weight"}], "dtype",
 /// "compat", "root"}.

@@ -3,6 +3,8 @@
 
 #include "lora/base/parallel.h"
 #include "lora/base/tensor_digest.h"
+#include "ops/adapter_digest.h"
+#include "ops/lineage.h"
 #include "ops/rules/rule.h"
 
 namespace lora::rules {
@@ -146,6 +148,15 @@ void set_changed(const Subject& subject, Report& report) {
                  {.tensor = key, .module = {}, .hint = {}, .severity = {}});
 }
 
+// Tensors that changed since are LV403's; what they were is in the record.
+void history_contradicted(const Subject& subject, Report& report) {
+  if (!subject.manifest) return;
+  const Digest now = adapter_digest(subject.adapter, subject.manifest->tensors);
+  const std::vector<std::string> faults = lineage_faults(subject.manifest->history, now);
+  if (faults.empty()) return;
+  report.add("the history does not lead to this adapter: " + report.list(faults));
+}
+
 }  // namespace
 
 const std::vector<Rule>& number_rules() {
@@ -166,6 +177,13 @@ const std::vector<Rule>& number_rules() {
         "the names of the tensors against lora_manifest.json",
         "Tensors were removed or added after saving.", "restore the file as it was saved"},
        set_changed},
+      {{"LV413", "history-contradicted", Severity::error,
+        "digests of inputs and results in the history of lora_manifest.json",
+        "The operations that the record lists did not make this adapter: the record belongs to "
+        "another one, or was changed.",
+        "restore the folder as it was written, or remove lora_manifest.json and record the adapter "
+        "anew with lora save"},
+       history_contradicted},
   };
   return rules;
 }
