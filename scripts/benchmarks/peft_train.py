@@ -76,4 +76,4 @@ result = {
     "supervised": [int((inputs["labels"][:, 1:] != -100).sum()) for inputs in batches],
     "fill": [float(inputs["attention_mask"].float().mean()) for inputs in batches if "attention_mask" in inputs],
 }
-print(json.dumps(result))
+print(json.dumps(result), flush=True)

@@ -89,3 +89,18 @@ def own_pages(bench: Bench, *command: object) -> int:
         time.sleep(0.001)
     process.wait()
     return peak
+
+
+def seconds_until(bench: Bench, command: tuple[object, ...] | list[object], file: pathlib.Path) -> float:
+    """From the start of a command until `file`, which does not exist before, ends with a line break."""
+    file.unlink(missing_ok=True)
+    started = time.perf_counter()
+    with open(bench.folder / "output", "w") as output:
+        process = subprocess.Popen([str(word) for word in command], cwd=bench.folder, stdout=output, stderr=subprocess.DEVNULL)
+        while not (file.exists() and file.read_bytes().endswith(b"\n")):
+            if process.poll() is not None:
+                raise SystemExit(f"{command} ended with {process.returncode} before its first step")
+            time.sleep(0.005)
+        seconds = time.perf_counter() - started
+        process.wait()
+    return seconds

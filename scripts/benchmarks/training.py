@@ -9,8 +9,7 @@ import json
 import shutil
 
 from benchmarks import machine
-from benchmarks.process import Bench, megabytes, median
-
+from benchmarks.process import Bench, megabytes, median, seconds_until
 
 
 @dataclasses.dataclass
@@ -116,12 +115,15 @@ def run(bench: Bench) -> None:
 
 
 def run_first_step(bench: Bench) -> None:
-    """Whole processes that make one step, from start to exit."""
+    """From the start of a process to its first finished step: our line of metrics, the peer's printed loss."""
     prepare(bench)
-    case = CASES["f32-all-linear-4x256"]
-    ours, theirs = [], []
-    for _ in range(bench.rounds):
-        theirs.append(bench.measure(*peer_command(bench, case, 1)).seconds)
-        ours.append(bench.measure(*lora_command(bench, case, 1)).seconds)
-    ratio = median([a / b for a, b in zip(ours, theirs)])
-    print(f"one step of 4x256, f32: lora {median(ours):5.1f} s, peft {median(theirs):5.1f} s, {ratio:.2f}x")
+    for name in ("f32-all-linear-4x256", "bf16-all-linear-4x256"):
+        case = CASES[name]
+        if case.computes() == "bf16" and not machine.has_bf16():
+            continue
+        ours, theirs = [], []
+        for _ in range(bench.rounds):
+            theirs.append(seconds_until(bench, peer_command(bench, case, 1), bench.folder / "output"))
+            ours.append(seconds_until(bench, lora_command(bench, case, 1), bench.folder / "run/metrics.jsonl"))
+        ratio = median([a / b for a, b in zip(ours, theirs)])
+        print(f"first step, {name}: lora {median(ours):5.1f} s, peft {median(theirs):5.1f} s, {ratio:.2f}x", flush=True)

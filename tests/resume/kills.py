@@ -18,6 +18,7 @@ KINDS = {
     "plain": ["--dropout", "0.1", "--target-modules", "all-linear", "--modules-to-save", "norm"],
     "pissa": ["--init", "pissa", "--rslora", "--target-modules", "q_proj,down_proj", "-r", "4"],
     "dora": ["--dora", "--target-modules", "q_proj,v_proj", "--trainable-tokens", "3,70"],
+    "packed": ["--pack", "--seq-len", "64", "--dropout", "0.1", "--target-modules", "all-linear"],
 }
 
 
@@ -32,7 +33,7 @@ class Training:
         self.lora, self.folder = lora, Path(folder)
         self.run("init-base", "--preset", "tiny-llama", "--seed", "1", "-o", self.folder / "base")
         generator = random.Random(3)
-        lines = [json.dumps({"input_ids": [generator.randrange(200) for _ in range(24)]}) for _ in range(40)]
+        lines = [json.dumps({"input_ids": [generator.randrange(200) for _ in range(generator.randrange(8, 40))]}) for _ in range(40)]
         (self.folder / "data.jsonl").write_text("\n".join(lines) + "\n")
         (self.folder / "eval.jsonl").write_text("\n".join(lines[:4]) + "\n")
 

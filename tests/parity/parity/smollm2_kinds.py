@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+import pathlib
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from parity.comparison import compare_runs, compare_training, open_model, text_blocks
-from parity.harness import Context, assert_close, slow_case
+from parity.harness import Context, slow_case
 from parity.networks import corpus
 from parity.smollm2 import fresh_adapter
 
 STEPS = 30
 LENGTH = 64
-BF16_LOSS_TOLERANCE = 5e-2  # sums of a bf16 product may round at other places
+BF16_DISTANCE = 1.5  # of PEFT's own distance from f32
 KINDS: dict[str, dict[str, object]] = {
     "lora": dict(target_modules="all-linear"),
     "rslora": dict(target_modules=["q_proj", "v_proj", "down_proj"], use_rslora=True),
@@ -76,13 +77,32 @@ def real_training_padding(context: Context) -> None:
     )  # fmt: skip
 
 
+def peft_losses(directory: pathlib.Path, adapter: pathlib.Path, blocks: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Losses of PEFT's training of `adapter` on a base of this dtype, a block a step."""
+    base = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype)
+    model = PeftModel.from_pretrained(base, adapter, is_trainable=True, autocast_adapter_dtype=True)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=1e-3, weight_decay=0)
+    losses = []
+    for step in range(STEPS):
+        block = blocks[step % len(blocks)][None]
+        loss = model(input_ids=block, labels=block).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trainable, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return torch.tensor(losses)
+
+
 @slow_case
 def real_training_bf16(context: Context) -> None:
-    """The base in bf16, the adapter in f32."""
-    model = AutoModelForCausalLM.from_pretrained(context.model, dtype=torch.bfloat16)
-    config = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"])
-    peft = get_peft_model(model, config)
-    peft.save_pretrained(context.folder / "initial")
+    """The base in bf16, the adapter in f32: as near to training in f32 as PEFT's training in bf16 is.
+
+    Two runs in bf16 round at other places and drift apart; what can be asked of ours is that it strays from the
+    losses of f32 no further than PEFT's does. A run is one draw of such a distance, hence the factor.
+    """
+    fresh_adapter(context, target_modules=["q_proj", "v_proj"]).save_pretrained(context.folder / "initial")
     text = corpus(context.root)
     (context.folder / "corpus.txt").write_text(text, encoding="utf-8")
     context.run(
@@ -91,18 +111,14 @@ def real_training_bf16(context: Context) -> None:
         "--schedule", "constant", "--warmup", 0, "--run-dir", "run",
     )  # fmt: skip
     blocks = text_blocks(context.model, text, LENGTH)
-    trainable = [p for p in peft.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=1e-3, weight_decay=0)
-    theirs = []
-    for step in range(STEPS):
-        block = blocks[step % len(blocks)][None]
-        loss = peft(input_ids=block, labels=block).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trainable, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        theirs.append(loss.item())
     lines = map(json.loads, (context.folder / "run/metrics.jsonl").read_text().splitlines())
-    ours = [line["loss"] for line in lines if line["type"] == "step"]
-    worst = assert_close("losses", torch.tensor(ours), torch.tensor(theirs), BF16_LOSS_TOLERANCE)
-    context.note(f"{STEPS} losses differ by {worst:.1e}")
+    ours = torch.tensor([line["loss"] for line in lines if line["type"] == "step"])
+    exact, theirs = (peft_losses(context.model, context.folder / "initial", blocks, dtype) for dtype in (torch.float32, torch.bfloat16))
+
+    def distance(losses: torch.Tensor) -> float:
+        return (losses - exact).square().mean().sqrt().item()
+
+    limit = BF16_DISTANCE * distance(theirs)
+    context.note(f"root mean square of {STEPS} losses minus those of f32: {distance(ours):.1e}, PEFT's bf16 {distance(theirs):.1e}")
+    if not distance(ours) <= limit:
+        raise AssertionError(f"losses are {distance(ours):.2e} from f32, PEFT's bf16 {distance(theirs):.2e}, limit {limit:.2e}")
