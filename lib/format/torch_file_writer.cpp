@@ -69,6 +69,12 @@ std::vector<std::size_t> resolve_owners(const std::vector<TensorSource>& tensors
 }
 
 void write_storage(ZipWriter& zip, const std::string& name, const TensorSource& source) {
+  if (source.stream) {
+    zip.begin(name, byte_size(source));
+    source.stream([&](std::span<const std::byte> bytes) { zip.write(bytes); });
+    zip.end();
+    return;
+  }
   const Tensor tensor = source.load();
   if (tensor.dtype != source.dtype || tensor.shape != source.shape ||
       tensor.bytes.size() != byte_size(source))

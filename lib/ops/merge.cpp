@@ -6,13 +6,18 @@
 #include <system_error>
 
 #include "lora/adapter/manifest.h"
+#include "lora/adapter/token_indices.h"
 #include "lora/base/atomic_write.h"
 #include "lora/base/error.h"
 #include "lora/checkpoint/base_lock.h"
+#include "lora/checkpoint/grow_vocabulary.h"
+#include "lora/format/torch_file.h"
 #include "lora/ops/adapter_set.h"
 #include "lora/ops/fit.h"
+#include "lora/ops/verify_merged.h"
 #include "ops/adapter_digest.h"
 #include "ops/init_base_plan.h"
+#include "ops/merge/config.h"
 #include "ops/merge/finite.h"
 #include "ops/merge/layout.h"
 #include "ops/merge/record.h"
@@ -28,9 +33,6 @@ namespace stdfs = std::filesystem;
 
 using replay::Sums;
 using replay::Target;
-
-// Below it more than half of what the adapters learned is lost in the rounding (as in verify).
-constexpr double kLossySurvival = 0.5;
 
 bool is_changed(const Target& target) {
   return !target.blocks.empty() || !target.replaced_rows.empty() || target.is_saved;
@@ -66,11 +68,14 @@ class Merging {
     take_adapters();
     identify();
     require_output();
+    grow();
     plan();
-    if (options_.dry_run)
+    if (options_.dry_run) {
       list_files();
-    else
+      report_.estimated_seconds = merging::estimate_seconds(plan_.targets, writing_);
+    } else {
       write();
+    }
     return std::move(report_);
   }
 
@@ -144,10 +149,36 @@ class Merging {
     }
   }
 
+  // Tokens that an adapter adds need rows that the base does not have.
+  void grow() {
+    const auto indices = token_indices_of(active_);
+    grown_ = grown_for(base_, indices);
+    if (!grown_) return;
+    std::uint64_t bytes = 0;
+    for (const auto& [path, rows] : indices) {
+      const Tensor* table = grown_->find(replay::stored_name(*grown_, path + ".weight"));
+      if (table != nullptr) bytes += table->bytes.size();
+    }
+    if (bytes > options_.max_memory / 2)
+      throw Error(ErrorKind::resources,
+                  "cannot merge into " + base_.path.string() +
+                      ": its vocabulary grows, and the new tables take " + std::to_string(bytes) +
+                      " bytes, expected at most half of the " +
+                      std::to_string(options_.max_memory) + " that --max-memory allows")
+          .in_file(base_.path.string());
+  }
+
+  const Checkpoint& start() const { return grown_ ? *grown_ : base_; }
+
   void plan() {
-    layout_ = merging::make_layout(active_, base_, options_.dtype);
+    layout_ = merging::make_layout(active_, start(), options_.dtype, options_.as_safetensors);
+    if (grown_) {
+      layout_.vocabulary = grown_->config->token_model()->vocab_size;
+      layout_.notes.push_back("the vocabulary grows to " + std::to_string(*layout_.vocabulary) +
+                              " rows for the tokens that the adapters add");
+    }
     for (Adapter& adapter : adapters_) merging::drop_second_factors(adapter, layout_.form);
-    plan_ = replay::make_plan(active_, base_, layout_.form);
+    plan_ = replay::make_plan(active_, start(), layout_.form);
     require_written();
     report_.untied = layout_.untied;
     report_.notes = layout_.notes;
@@ -169,8 +200,9 @@ class Merging {
                                  {}});
     }
     for (const merging::OutputFile& file : layout_.files)
-      for (const std::string& name : file.tensors) report_.weight_bytes += layout_.bytes_of(name);
-    make_config();
+      for (const std::string& name : file.tensors)
+        if (!file.shared.contains(name)) report_.weight_bytes += layout_.bytes_of(name);
+    files_ = merging::make_config(base_, active_, layout_, options_.dtype, report_.notes);
   }
 
   // All that has no merge, before anything is written.
@@ -195,38 +227,14 @@ class Merging {
           .with_hint("load applies the adapter without merging it");
   }
 
-  void make_config() {
-    if (!base_.config) {
-      report_.notes.push_back("the base has no config.json, and so has the output");
-      return;
-    }
-    std::string text = config_text_of(base_, options_.dtype, false);
-    if (!layout_.untied.empty()) text = with_config_member(text, "tie_word_embeddings", "false");
-    if (layout_.vocabulary)
-      text = with_config_member(text, "vocab_size", std::to_string(*layout_.vocabulary));
-    config_ = std::move(text);
-    carried_ = carried_files(base_.directory);
-    if (layout_.vocabulary) carry_tokenizer();
-  }
-
-  // More rows mean more tokens; the tokenizer that knows them lies beside the adapter.
-  void carry_tokenizer() {
-    for (const Adapter& adapter : adapters_)
-      for (const stdfs::path& file : carried_files(adapter.directory())) {
-        std::erase_if(carried_, [&](const stdfs::path& other) {
-          return other.filename() == file.filename();
-        });
-        carried_.push_back(file);
-      }
-  }
-
   void list_files() {
-    if (config_) report_.files.push_back({"config.json", config_->size()});
-    for (const stdfs::path& file : carried_)
+    if (files_.config) report_.files.push_back({"config.json", files_.config->size()});
+    for (const stdfs::path& file : files_.carried)
       report_.files.push_back({file.filename().string(), stdfs::file_size(file)});
     for (const merging::OutputFile& file : layout_.files) {
       const auto sources = sources_of(file, nullptr);
-      report_.files.push_back({file.name, safetensors_size(sources, &file.metadata)});
+      report_.files.push_back(
+          {file.name, file.is_torch ? 0 : safetensors_size(sources, &file.metadata)});
     }
     if (!layout_.index_name.empty()) report_.files.push_back({layout_.index_name, 0});
     report_.files.push_back({kBaseLockName, 0});
@@ -259,8 +267,8 @@ class Merging {
       directory.write(name, text);
       names.push_back(name);
     };
-    if (config_) put("config.json", *config_);
-    for (const stdfs::path& file : carried_) {
+    if (files_.config) put("config.json", *files_.config);
+    for (const stdfs::path& file : files_.carried) {
       const auto mapping = MappedFile::open(file);
       put(file.filename().string(),
           {reinterpret_cast<const char*>(mapping->bytes().data()), mapping->bytes().size()});
@@ -268,7 +276,10 @@ class Merging {
     std::vector<Sums> sums(plan_.targets.size());
     for (const merging::OutputFile& file : layout_.files) {
       auto target = directory.create(file.name);
-      write_safetensors(*target, sources_of(file, &sums), &file.metadata);
+      if (file.is_torch)
+        write_torch_file(*target, sources_of(file, &sums), file.shared);
+      else
+        write_safetensors(*target, sources_of(file, &sums), &file.metadata);
       target->sync_and_close();
       names.push_back(file.name);
     }
@@ -316,7 +327,7 @@ class Merging {
     const stdfs::path weights =
         layout_.index_name.empty() ? layout_.files.front().name : layout_.index_name;
     const stdfs::path source =
-        config_ ? directory.staging_path() : directory.staging_path() / weights;
+        files_.config ? directory.staging_path() : directory.staging_path() / weights;
     return compute_base_lock(open_checkpoint(source.string()), options_.threads, sinks_);
   }
 
@@ -328,7 +339,7 @@ class Merging {
       total.add(own);
     }
     describe(total, report_.changed, report_.survived, report_.cosine);
-    report_.is_lossy = report_.survived && *report_.survived < kLossySurvival;
+    report_.is_lossy = report_.survived && is_lossy_merge(*report_.survived, *report_.cosine);
   }
 
   const MergeOptions& options_;
@@ -336,13 +347,13 @@ class Merging {
   const Checkpoint& base_;
   std::vector<Adapter> adapters_;
   std::vector<const Adapter*> active_;
+  std::optional<Checkpoint> grown_;
   merging::Record record_;
   merging::Layout layout_;
   merging::WriterOptions writing_;
   replay::Plan plan_;
   std::map<std::string, std::size_t> index_;
-  std::optional<std::string> config_;
-  std::vector<stdfs::path> carried_;
+  merging::SideFiles files_;
   std::uint64_t done_ = 0;
   MergeReport report_;
 };

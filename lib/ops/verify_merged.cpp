@@ -6,8 +6,10 @@
 #include <map>
 #include <system_error>
 
+#include "lora/adapter/token_indices.h"
 #include "lora/base/error.h"
 #include "lora/checkpoint/checkpoint.h"
+#include "lora/checkpoint/grow_vocabulary.h"
 #include "lora/format/json.h"
 #include "ops/replay/explain.h"
 #include "ops/replay/plan.h"
@@ -203,11 +205,13 @@ bool MergedReport::is_reproduced() const {
          count(MergeProof::missing) == 0 && count(MergeProof::not_replayed) == 0;
 }
 
-MergedReport compare_merged(const Adapter& given, const Checkpoint& base, const Checkpoint& merged,
-                            const MergedOptions& options) {
+MergedReport compare_merged(const Adapter& given, const Checkpoint& own_base,
+                            const Checkpoint& merged, const MergedOptions& options) {
   MergedReport report;
   report.path = merged.path;
-  const Adapter adapter = replay::settled(given, base);
+  const Adapter adapter = replay::settled(given, own_base);
+  const std::optional<Checkpoint> grown = grown_for(own_base, token_indices_of({&adapter}));
+  const Checkpoint& base = grown ? *grown : own_base;
   replay::Plan plan = replay::make_plan({&adapter}, base, merged);
   std::vector<Outcome> outcomes = replay::replay(plan.targets, options.threads, options.sinks);
   settle_shared(plan, outcomes, options, report.shared);
@@ -234,6 +238,10 @@ MergedReport compare_merged(const Adapter& given, const Checkpoint& base, const 
   check_index(merged, report);
   sum_up(plan.targets, outcomes, report);
   return report;
+}
+
+bool is_lossy_merge(double survived, double cosine) {
+  return survived < 0.5 || cosine < std::sqrt(0.5);
 }
 
 MergedReport unreadable_merged(const std::filesystem::path& path, const Error& error) {

@@ -26,6 +26,7 @@ BENCHES = {
     "tokenizer": tokenizer.run,
     "first_step": training.run_first_step,
     "training": training.run,
+    "weight_layouts": training.run_weight_layouts,
     "generation": generation.run,
     "instructions": instructions.run,
     "quantised": quantised.run,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from benchmarks.process import Bench, median
-from benchmarks.training import lora_command, prepare, step_rates
+from benchmarks.training import Case, lora_command, prepare, step_rates
 
 SHAPES = ((1, 128), (4, 256), (1, 1024))
 
@@ -23,9 +23,9 @@ def run(bench: Bench) -> None:
             if bench.only and name not in bench.only:
                 continue
             command = [
-                *lora_command(bench, "f32", "all-linear", batch, seq_len, 3),
-                "--base-dtype", base_dtype, "--json",
-            ]  # fmt: skip
+                *lora_command(bench, Case("f32", "all-linear", batch, seq_len, flags=("--base-dtype", base_dtype)), 3),
+                "--json",
+            ]
             plan = json.loads(bench.measure(*command, "--dry-run").output)["result"]["plan"]
             bench.measure(*command)
             # LibTorch and the program themselves, before a model is there.

@@ -117,8 +117,7 @@ def run(bench: Bench) -> None:
 def run_first_step(bench: Bench) -> None:
     """From the start of a process to its first finished step: our line of metrics, the peer's printed loss."""
     prepare(bench)
-    for name in ("f32-all-linear-4x256", "bf16-all-linear-4x256"):
-        case = CASES[name]
+    for case in (Case("f32", "all-linear", 1, 64), CASES["f32-all-linear-4x256"], CASES["bf16-all-linear-4x256"]):
         if case.computes() == "bf16" and not machine.has_bf16():
             continue
         ours, theirs = [], []
@@ -126,4 +125,9 @@ def run_first_step(bench: Bench) -> None:
             theirs.append(seconds_until(bench, peer_command(bench, case, 1), bench.folder / "output"))
             ours.append(seconds_until(bench, lora_command(bench, case, 1), bench.folder / "run/metrics.jsonl"))
         ratio = median([a / b for a, b in zip(ours, theirs)])
-        print(f"first step, {name}: lora {median(ours):5.1f} s, peft {median(theirs):5.1f} s, {ratio:.2f}x", flush=True)
+        name = f"{case.computes()} {case.batch}x{case.seq_len}"
+        print(f"first step of {name}: lora {median(ours):5.1f} s, peft {median(theirs):5.1f} s, {ratio:.2f}x", flush=True)
+
+
+def run_weight_layouts(bench: Bench) -> None:
+    print(bench.measure(*bench.python("weight_layouts.py")).output, end="", flush=True)

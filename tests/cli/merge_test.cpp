@@ -46,9 +46,11 @@ TEST_CASE("merge --json lists what changed; --dry-run writes nothing") {
   REQUIRE(planned.result().find("tensors")->as_array()->size() == 2);
   REQUIRE(planned.result().find("written")->as_bool() == false);
   REQUIRE(planned.result().find("root")->is_null());
+  REQUIRE(planned.result().find("estimated_seconds")->as_double().value() > 0);
   REQUIRE(!std::filesystem::exists(folder.path("out")));
   CommandResult done = lora_ok(folder.merge({"--json"}));
   REQUIRE(done.result().find("root")->as_string() != nullptr);
+  REQUIRE(done.result().find("estimated_seconds")->is_null());
   REQUIRE(done.result().find("cosine")->as_double().value() > 0.999);
 }
 
@@ -96,6 +98,6 @@ TEST_CASE("merge warns of an update that rounding swallows") {
   write_sample(folder.directory / "weak", sample_config(), tensors);
   CommandResult result = lora_ok(
       {"merge", folder.path("weak"), "--base", folder.path("narrow"), "-o", folder.path("out")});
-  REQUIRE(contains(result.err, "of the update's energy"));
+  REQUIRE(contains(result.err, "rounding costs much of the update"));
   REQUIRE(contains(result.err, "--dtype f32"));
 }

@@ -218,6 +218,12 @@ TEST_CASE("rounding loss is a note, and a warning where most of the update is go
   REQUIRE(message_of(MergeSample(DType::f32, 0.01).verify(), "LV706").empty());
 }
 
+TEST_CASE("a rounding error longer than the update is a warning, a shorter one is not") {
+  REQUIRE(is_lossy_merge(0.6, 0.70));
+  REQUIRE(!is_lossy_merge(0.6, 0.71));
+  REQUIRE(is_lossy_merge(0.49, 1));
+}
+
 TEST_CASE("a base rewritten at loading cannot be replayed, which is no verdict") {
   MergeSample sample;
   sample.config.init_lora_weights = Json("pissa");

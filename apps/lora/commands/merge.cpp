@@ -29,6 +29,8 @@ class Merge final : public Command {
     options.flag("-n,--dry-run", options_.dry_run, "check everything, write nothing");
     options.choice("--dtype", dtype_, {"f32", "bf16", "f16"},
                    "dtype of float weights (default: every tensor keeps the base's)");
+    options.choice("--container", container_, {"safetensors"},
+                   "write a torch base as safetensors (default: the base's container)");
     options.choice("--compat", compat_, {"safe_merge"},
                    "round every update before it is added, as PEFT's safe_merge does");
     options.size("--max-memory", options_.max_memory,
@@ -42,6 +44,7 @@ class Merge final : public Command {
     options_.output = output_;
     options_.threads = context.threads();
     options_.is_safe_merge = compat_.has_value();
+    options_.as_safetensors = container_.has_value();
     if (dtype_) options_.dtype = float_dtype(*dtype_);
     open_adapters(context);
     const Checkpoint base =
@@ -87,6 +90,9 @@ class Merge final : public Command {
                  bytes_text(report.weight_bytes));
     for (const MergeFile& file : report.files)
       console.line("  " + file.name + (file.bytes ? "  " + bytes_text(file.bytes) : ""));
+    if (report.estimated_seconds)
+      console.line("about " + number_text(*report.estimated_seconds, 2) +
+                   " s to compute and to hash; writing to the disk comes on top");
     if (report.survived)
       console.line("of the update's energy " + percent(*report.survived) +
                    " is in weights that changed (" + percent(*report.changed) +
@@ -125,8 +131,10 @@ class Merge final : public Command {
     Finding finding;
     finding.rule = "LV706";  // as verify names it on what was written
     finding.severity = Severity::warning;
-    finding.message = "rounding keeps " + percent(*report.survived) +
-                      " of the update's energy: most weights are as they were";
+    finding.message = "rounding costs much of the update: " + percent(*report.survived) +
+                      " of its energy is in weights that changed at all, and the cosine of "
+                      "intended and realised update is " +
+                      number_text(*report.cosine, 3);
     finding.file = report.output.string();
     finding.hint = "write wider weights (--dtype f32), or keep the adapter beside its base";
     console.warning(finding.message + "; " + finding.hint);
@@ -164,6 +172,7 @@ class Merge final : public Command {
             {"changed", figure(report.changed)},
             {"survived", figure(report.survived)},
             {"cosine", figure(report.cosine)},
+            {"estimated_seconds", figure(report.estimated_seconds)},
             {"untied", std::move(untied)},
             {"root", report.root ? Json(report.root->hex()) : Json()},
             {"files", std::move(files)},
@@ -172,7 +181,7 @@ class Merge final : public Command {
 
   MergeOptions options_;
   std::vector<std::string> adapter_paths_;
-  std::optional<std::string> base_, adapter_config_, dtype_, compat_;
+  std::optional<std::string> base_, adapter_config_, dtype_, container_, compat_;
   std::string output_;
   bool all_ = false;
   OpenCheckpointOptions base_options_;

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <future>
 
 #include "cli/exit_codes.h"
 #include "cli/progress_line.h"
@@ -205,7 +206,13 @@ class Train final : public Command {
                           static_cast<std::uint64_t>(event.total_steps), loss_text(event));
       }
     };
-    return context.engine().train(o_, on_event, context.sinks);
+    // Begins before LibTorch is loaded, which takes one thread a while. The last copy of the future
+    // waits for the thread, so that the base outlives it on every way out of here.
+    TrainOptions options = o_;
+    options.base_lock = std::async(std::launch::async, [base = o_.base, threads = o_.threads] {
+      return compute_base_lock(*base, threads);
+    });
+    return context.engine().train(options, on_event, context.sinks);
   }
 
   Outcome answer(const TrainReport& report, Context& context) const {

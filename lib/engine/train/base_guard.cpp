@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "lora/base/error.h"
@@ -30,10 +31,12 @@ std::string describe(const LockDifference& difference) {
   return text;
 }
 
-BaseGuard::BaseGuard(const Checkpoint& base, int threads)
-    : base_(base), threads_(threads), pending_(std::async(std::launch::async, [&base, threads] {
-        return compute_base_lock(base, threads);
-      })) {}
+BaseGuard::BaseGuard(const Checkpoint& base, std::shared_future<BaseLock> pending, int threads)
+    : base_(base), threads_(threads), pending_(std::move(pending)) {
+  if (!pending_.valid())
+    pending_ = std::async(std::launch::async,
+                          [&base, threads] { return compute_base_lock(base, threads); });
+}
 
 const BaseLock& BaseGuard::lock() {
   if (!lock_) lock_ = pending_.get();

@@ -11,8 +11,9 @@ namespace lora::engine {
 /// Hashes the base while the rest of the start-up goes on.
 class BaseGuard {
  public:
-  /// `base` must outlive the guard. `threads`: 0 for all.
-  BaseGuard(const Checkpoint& base, int threads);
+  /// `base` must outlive the guard. `pending`: its digests, where they are on their way already.
+  /// `threads`: 0 for all.
+  BaseGuard(const Checkpoint& base, std::shared_future<BaseLock> pending, int threads);
 
   /// Waits for the digests; rethrows what hashing threw.
   const BaseLock& lock();
@@ -27,7 +28,7 @@ class BaseGuard {
  private:
   const Checkpoint& base_;
   int threads_;
-  std::future<BaseLock> pending_;
+  std::shared_future<BaseLock> pending_;
   std::optional<BaseLock> lock_;
 };
 

@@ -117,7 +117,7 @@ RunSetup prepare_run(const TrainOptions& given, const Sinks& sinks) {
   if (options.base == nullptr)
     throw Error(ErrorKind::usage, "no base was given").with_hint("pass --base BASE");
   check_quantisable(*options.base, options.base_dtype);
-  setup.guard = std::make_unique<BaseGuard>(*options.base, options.threads);
+  setup.guard = std::make_unique<BaseGuard>(*options.base, options.base_lock, options.threads);
   setup.tokenizer = read_tokenizer_files(options.base->directory);
 
   setup.added = add_tokens(*options.base, options.add_tokens);

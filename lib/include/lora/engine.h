@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <future>
 #include <map>
 #include <memory>
 #include <optional>
@@ -16,6 +17,7 @@
 
 #include "lora/base/sinks.h"
 #include "lora/base/tensor.h"
+#include "lora/checkpoint/base_lock.h"
 #include "lora/format/json.h"
 
 namespace lora {
@@ -96,6 +98,8 @@ class EngineModel {
 struct TrainOptions {
   std::string base_source;  ///< as given; recorded in run.json
   const Checkpoint* base = nullptr;
+  /// The base's digests where they are being computed already; else the run computes them.
+  std::shared_future<BaseLock> base_lock;
   std::vector<std::filesystem::path> data;
   std::filesystem::path run_dir;
   const AdapterConfig* adapter_config = nullptr;  ///< targets unresolved

@@ -2,19 +2,14 @@
 
 #include <algorithm>
 #include <map>
-#include <set>
-#include <system_error>
 
 #include "lora/base/equal_bytes.h"
 #include "lora/base/error.h"
+#include "ops/merge/files.h"
 #include "ops/replay/plan.h"
 
 namespace lora::merging {
 namespace {
-
-namespace stdfs = std::filesystem;
-
-constexpr const char* kIndexName = "model.safetensors.index.json";
 
 class Maker {
  public:
@@ -23,7 +18,7 @@ class Maker {
     layout_.form = base;
   }
 
-  Layout run(std::optional<DType> dtype) {
+  Layout run(std::optional<DType> dtype, bool as_safetensors) {
     for (const auto& [alias, canonical] : base_.aliases)
       if (becomes_different(alias, canonical)) untie(alias, canonical);
     for (const Adapter* adapter : adapters_) {
@@ -33,7 +28,7 @@ class Maker {
     if (dtype)
       for (auto& [name, tensor] : layout_.form.tensors)
         if (is_float(tensor.dtype)) tensor.dtype = *dtype;
-    lay_out_files();
+    lay_out_files(base_, as_safetensors, layout_);
     return std::move(layout_);
   }
 
@@ -96,20 +91,27 @@ class Maker {
       Tensor& added = layout_.form.tensors[name];
       added = tensor;
       if (is_float(tensor.dtype)) added.dtype = common_dtype();
-      layout_.notes.push_back(name + " is new to the base: it comes from " + adapter.path.string() +
-                              ", and config.json still describes the base's own class");
+      layout_.added.push_back(name);
+      layout_.notes.push_back(name + " is new to the base: it comes from " + adapter.path.string());
       return;
     }
     Tensor& place = layout_.form.tensors.at(stored);
     if (place.shape == tensor.shape) return;
-    if (place.shape.size() == 2 && tensor.shape.size() == 2 && place.shape[1] == tensor.shape[1]) {
-      if (!layout_.vocabulary)
-        layout_.notes.push_back("the vocabulary has " + std::to_string(tensor.shape[0]) +
-                                " rows, as " + adapter.path.string() + " saved it; the base has " +
-                                std::to_string(place.shape[0]));
-      layout_.vocabulary = tensor.shape[0];
-    }
+    if (place.shape.size() == 2 && tensor.shape.size() == 2 && place.shape[1] == tensor.shape[1])
+      resize(adapter, name, place.shape[0], tensor.shape[0]);
     place.shape = tensor.shape;
+  }
+
+  // More or fewer rows: tokens of an embedding and its head, or labels of a classifier.
+  void resize(const Adapter& adapter, const std::string& name, std::int64_t found,
+              std::int64_t rows) {
+    const auto model = base_.config ? base_.config->token_model() : std::nullopt;
+    auto& count = model && found != model->vocab_size ? layout_.labels : layout_.vocabulary;
+    if (!count)
+      layout_.notes.push_back(name + " has " + std::to_string(rows) + " rows, as " +
+                              adapter.path.string() + " saved it; the base has " +
+                              std::to_string(found));
+    count = rows;
   }
 
   DType common_dtype() const {
@@ -131,64 +133,10 @@ class Maker {
         throw Error(ErrorKind::unsupported,
                     "cannot merge " + adapter.path.string() + ": it adds tokens (row " +
                         std::to_string(index) + " of " + rows.module_path + ", which has " +
-                        std::to_string(known) + "), and a merge does not grow the vocabulary")
+                        std::to_string(known) +
+                        "), which do not follow the rows of the base one by one")
             .in_file(adapter.path.string())
             .in_tensor(name);
-  }
-
-  void lay_out_files() {
-    const bool is_safetensors = layout_.form.mappings.size() == base_.files.size();
-    if (!is_safetensors) {
-      layout_.notes.push_back("the weights are written as safetensors, the base's are in " +
-                              base_.files.front().filename().string());
-      layout_.files.push_back({"model.safetensors", pytorch_metadata(), {}});
-    }
-    std::set<std::string> placed;
-    for (std::size_t i = 0; is_safetensors && i < base_.files.size(); ++i) {
-      SafetensorsFile file = read_safetensors(base_.files[i]);
-      OutputFile output{base_.files[i].filename().string(),
-                        file.has_metadata ? file.metadata : pytorch_metadata(),
-                        std::move(file.in_order)};
-      for (const std::string& name : output.tensors)
-        if (layout_.form.find(name) == nullptr)
-          throw Error(ErrorKind::internal, "cannot merge into " + base_.path.string() +
-                                               ": tensor " + name + " of " + output.name +
-                                               " is no tensor of the base")
-              .in_tensor(name);
-      placed.insert(output.tensors.begin(), output.tensors.end());
-      layout_.files.push_back(std::move(output));
-    }
-    for (const auto& [name, tensor] : layout_.form.tensors)
-      if (!placed.contains(name)) file_for(name).tensors.push_back(name);
-    find_index();
-  }
-
-  // An untied head goes beside its embedding, anything else new into the last file.
-  OutputFile& file_for(const std::string& name) {
-    const auto alias = base_.aliases.find(name);
-    if (alias != base_.aliases.end())
-      for (OutputFile& file : layout_.files)
-        if (std::find(file.tensors.begin(), file.tensors.end(), alias->second) !=
-            file.tensors.end())
-          return file;
-    return layout_.files.back();
-  }
-
-  void find_index() {
-    const stdfs::path folder = base_.files.front().parent_path();
-    stdfs::path index = base_.path;
-    std::error_code ignored;
-    if (!base_.path.filename().string().ends_with(".index.json")) {
-      index = folder / kIndexName;
-      if (base_.files.front().filename() == "model.safetensors" ||
-          layout_.form.mappings.size() != base_.files.size() || !stdfs::exists(index, ignored))
-        return;
-    }
-    layout_.index_name = index.filename().string();
-    const Json document = read_json_file(index);
-    const Json* metadata = document.find("metadata");
-    if (metadata != nullptr && metadata->as_object() != nullptr)
-      layout_.index_metadata = *metadata->as_object();
   }
 
   const std::vector<const Adapter*>& adapters_;
@@ -210,8 +158,8 @@ void drop_second_factors(Adapter& adapter, const Checkpoint& form) {
 }
 
 Layout make_layout(const std::vector<const Adapter*>& adapters, const Checkpoint& base,
-                   std::optional<DType> dtype) {
-  return Maker(adapters, base).run(dtype);
+                   std::optional<DType> dtype, bool as_safetensors) {
+  return Maker(adapters, base).run(dtype, as_safetensors);
 }
 
 }  // namespace lora::merging

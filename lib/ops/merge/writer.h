@@ -35,4 +35,8 @@ void require_memory(const replay::Target& target, const WriterOptions& options);
 replay::Sums write_target(const replay::Target& target, const WriterOptions& options,
                           const ByteSink& out);
 
+/// Seconds that all targets take to be made and hashed, from some of each sort: those that are
+/// computed and those that are copied.
+double estimate_seconds(const std::vector<replay::Target>& targets, const WriterOptions& options);
+
 }  // namespace lora::merging

@@ -6,8 +6,6 @@
 namespace lora::rules {
 namespace {
 
-// Below this share of the update's energy in weights that changed at all, rounding is a warning.
-constexpr double kLossySurvival = 0.5;
 // Above it, nothing worth a line was lost.
 constexpr double kFullSurvival = 0.999;
 
@@ -148,7 +146,7 @@ void rounding_loss(const Subject& subject, Report& report) {
   std::vector<std::string> worst;
   for (const MergedTensor* tensor : updated)
     worst.push_back(tensor->base_name + " " + figure(100 * tensor->survived) + " %");
-  const bool is_lossy = merged.survived < kLossySurvival;
+  const bool is_lossy = is_lossy_merge(merged.survived, merged.cosine);
   report.add(figure(100 * merged.survived) +
                  " % of the update's energy is in weights that changed "
                  "at all (" +
@@ -217,7 +215,7 @@ const std::vector<Rule>& merged_rules() {
        index_size},
       {{"LV706", "merge-rounding-loss", Severity::note,
         "the share of the update that is left after rounding into the merged dtype; a warning "
-        "below 50 % of its energy",
+        "below 50 % of its energy or a cosine of 0.71 with what was meant",
         "Small updates vanish in 16 bits: the merged model answers less like base + adapter.",
         "merge into F32, or keep the adapter apart"},
        rounding_loss},

@@ -69,9 +69,10 @@ TorchFile read_torch_file(const std::filesystem::path& path);
 void write_torch_file(WritableFile& file,
                       const std::vector<std::pair<std::string, Tensor>>& state_dict);
 
-/// The same with tensors loaded one at a time. A source whose name is a key of `aliases` is not
-/// loaded: it shares the storage of the source that the value names, which must have the same dtype
-/// and size and be no alias itself (Error(internal) otherwise).
+/// The same with tensors loaded one at a time, or streamed where a source says so. A source whose
+/// name is a key of `aliases` is not loaded: it shares the storage of the source that the value
+/// names, which must have the same dtype and size and be no alias itself (Error(internal)
+/// otherwise).
 void write_torch_file(WritableFile& file, const std::vector<TensorSource>& tensors,
                       const std::map<std::string, std::string>& aliases = {});
 

@@ -32,6 +32,8 @@ struct MergeOptions {
   std::vector<WeightedAdapter> adapters;  ///< in the order of application
   std::filesystem::path output;
   std::optional<DType> dtype;  ///< of all float tensors; default: each keeps the base's
+  /// Write a torch base (pytorch_model.bin, .pth) as one model.safetensors; default: its own files.
+  bool as_safetensors = false;
   /// Two roundings, as PEFT's safe_merge: each update is rounded before it is added.
   bool is_safe_merge = false;
   std::uint64_t max_memory = 256'000'000;  ///< bytes of own pages, mapped files not counted
@@ -69,7 +71,10 @@ struct MergeReport {
   std::vector<std::string> notes;   ///< what must be said aloud
   /// Over all updated tensors; absent in a dry run and where nothing is added.
   std::optional<double> changed, survived, cosine;
-  bool is_lossy = false;       ///< rounding lost more than half of the update's energy
+  bool is_lossy = false;  ///< is_lossy_merge() of these figures
+  /// Of a dry run: reading, arithmetic and digests, measured on some of the tensors; what the disk
+  /// takes to write weight_bytes comes on top.
+  std::optional<double> estimated_seconds;
   std::optional<Digest> root;  ///< of what was written; absent in a dry run
 };
 

@@ -111,6 +111,11 @@ struct MergedOptions {
 MergedReport compare_merged(const Adapter& adapter, const Checkpoint& base,
                             const Checkpoint& merged, const MergedOptions& options);
 
+/// Whether rounding costs so much that a merge deserves a warning: less than half of the update's
+/// energy in weights that changed at all, or a rounding error longer than the update itself (a
+/// cosine of intended and realised change below 1/sqrt(2)).
+bool is_lossy_merge(double survived, double cosine);
+
 /// The report of a merged checkpoint that `error` stopped from being opened.
 MergedReport unreadable_merged(const std::filesystem::path& path, const class Error& error);
 
