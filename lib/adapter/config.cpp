@@ -11,6 +11,8 @@ namespace lora {
 namespace {
 
 constexpr const char* kWrittenPeftVersion = "0.21.2";
+// The last release that read stacks of experts as files without a version are read.
+constexpr const char* kLastTransposedVersion = "0.18.1";
 
 // PEFT's own values are Python ints wherever the user gave one.
 Json number_json(double value) {
@@ -59,6 +61,13 @@ std::string_view to_string(BiasMode mode) {
   return "none";
 }
 
+// The layout of experts hangs on the version alone; a newer one would turn them round.
+const char* version_for(const AdapterConfig& config) {
+  const Json* parameters = config.other.find("target_parameters");
+  return parameters == nullptr || parameters->is_null() ? kWrittenPeftVersion
+                                                        : kLastTransposedVersion;
+}
+
 JsonObject members_of(const AdapterConfig& config) {
   Json layers;
   if (!config.layers_to_transform.empty())
@@ -77,7 +86,7 @@ JsonObject members_of(const AdapterConfig& config) {
           {"lora_dropout", config.dropout},
           {"modules_to_save", list_or_null(config.modules_to_save)},
           {"peft_type", config.peft_type},
-          {"peft_version", config.peft_version.value_or(kWrittenPeftVersion)},
+          {"peft_version", config.peft_version.value_or(version_for(config))},
           {"r", config.rank},
           {"rank_pattern", pattern_json(config.rank_pattern)},
           {"revision", text_json(config.revision)},

@@ -224,6 +224,12 @@ TEST_CASE("a pattern key that is no expression is refused when it is used") {
   testing::require_error(ErrorKind::usage, "q(", [&] { rank_of(config, "q"); });
 }
 
+TEST_CASE("a version that says how experts lie is not made up on writing") {
+  const char* experts = R"({"peft_type": "LORA", "target_parameters": ["experts.down_proj"]})";
+  REQUIRE(*to_json(config_of(experts)).find("peft_version") == Json("0.18.1"));
+  REQUIRE(*to_json(config_of(R"({"peft_type": "LORA"})")).find("peft_version") == Json("0.21.2"));
+}
+
 TEST_CASE(
     "initialisations that change the base are told from those that do not, as PEFT compares") {
   AdapterConfig config;

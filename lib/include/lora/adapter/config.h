@@ -82,7 +82,7 @@ std::optional<std::string> find_conflict(const AdapterConfig& config);
 
 /// The document as PEFT 0.21.2 writes it: all 41 fields and the unknown ones of `other`, target and
 /// exclude lists sorted without repeats, `inference_mode` true. An absent peft_version becomes
-/// "0.21.2", as PEFT does when it saves what it loaded.
+/// "0.21.2", as when PEFT saves, and "0.18.1" with target_parameters, whose layout it decides.
 Json to_json(const AdapterConfig& config);
 
 /// The exact bytes of the file (Python's json.dumps with indent=2, sort_keys=True; no final
