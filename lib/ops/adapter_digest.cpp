@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "adapter/parameter_sites.h"
 #include "lora/base/parallel.h"
 #include "lora/base/tensor_digest.h"
 
@@ -27,7 +28,7 @@ void add_layout(Sha256& hash, const AdapterConfig& config) {
     add(hash, field);
     add(hash, dump_json(*config.other.find(field), kCompactStyle));
   }
-  if (is_set("target_parameters")) add(hash, config.peft_version.value_or(""));
+  if (is_set("target_parameters")) hash.update_u64(is_in_out_by_version(config) ? 1 : 0);
   if (is_set("use_qalora") && is_set("qalora_group_size"))
     add(hash, dump_json(*config.other.find("qalora_group_size"), kCompactStyle));
   add(hash, base_changing_init(config));

@@ -7,6 +7,7 @@
 #include "lora/checkpoint/base_lock.h"
 #include "lora/checkpoint/checkpoint.h"
 #include "lora/format/torch_file.h"
+#include "ops/merge/record.h"
 #include "ops/module_figures.h"
 
 namespace lora {
@@ -77,6 +78,7 @@ void inspect_adapter(const InspectOptions& options, InspectReport& report) {
     report.modules = adapter_figures(adapter, nullptr, options.threads, {}).modules;
   report.groups = group_modules(adapter, report.modules);
   report.manifest = read_manifest(adapter.directory());
+  if (report.manifest) report.history = report.manifest->history;
   if (report.manifest && report.manifest->base_root)
     report.base_root = report.manifest->base_root->hex();
   for (const KeyProblem& problem : adapter.problems)
@@ -85,6 +87,23 @@ void inspect_adapter(const InspectOptions& options, InspectReport& report) {
     report.notes.push_back(
         std::to_string(adapter.unclean_keys.size()) +
         " keys are not as PEFT writes them, first: " + adapter.unclean_keys.front());
+}
+
+// What lora merge recorded, as a step of a history.
+void inspect_merge(const std::filesystem::path& folder, InspectReport& report) {
+  const auto path = folder / merging::kRecordName;
+  std::error_code ignored;
+  if (folder.empty() || !std::filesystem::is_regular_file(path, ignored)) return;
+  try {
+    const JsonObject step = merging::history_of(read_json_file(path));
+    report.history = {step};
+    const Json* root = step.find("result");
+    if (report.base_root && root != nullptr && !(*root == Json(*report.base_root)))
+      report.notes.push_back(std::string(merging::kRecordName) +
+                             " records another root: the weights were changed after the merge");
+  } catch (const Error& error) {
+    report.notes.push_back(error.message());
+  }
 }
 
 void inspect_checkpoint(const InspectOptions& options, InspectReport& report) {
@@ -98,6 +117,7 @@ void inspect_checkpoint(const InspectOptions& options, InspectReport& report) {
   const auto lock = checkpoint.directory / kBaseLockName;
   if (!checkpoint.directory.empty() && std::filesystem::exists(lock))
     report.base_root = read_base_lock(lock).root.hex();
+  inspect_merge(checkpoint.directory, report);
 }
 
 }  // namespace

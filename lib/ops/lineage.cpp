@@ -1,5 +1,7 @@
 #include "ops/lineage.h"
 
+#include <algorithm>
+
 #include "ops/adapter_digest.h"
 
 namespace lora {
@@ -10,11 +12,18 @@ const std::string* text_of(const Json& entry, const char* member) {
   return value == nullptr ? nullptr : value->as_string();
 }
 
-// The digest that an entry with exactly one adapter as input was made from.
-const std::string* only_input(const Json& entry) {
+// The digest that an entry with exactly one adapter among its inputs was made from.
+const std::string* only_adapter(const Json& entry) {
   const Json* inputs = entry.find("inputs");
   const JsonArray* list = inputs == nullptr ? nullptr : inputs->as_array();
-  return list != nullptr && list->size() == 1 ? text_of(list->front(), "adapter") : nullptr;
+  const std::string* found = nullptr;
+  if (list == nullptr) return nullptr;
+  for (const Json& input : *list) {
+    if (input.find(LineageInput::kAdapter) == nullptr) continue;
+    if (found != nullptr) return nullptr;
+    found = text_of(input, LineageInput::kAdapter);
+  }
+  return found;
 }
 
 std::string name_of(const Json& entry) {
@@ -36,12 +45,19 @@ LineageInput lineage_of(const Adapter& adapter, const std::optional<Manifest>& m
 
 JsonArray history_after(const Operation& operation, const Digest& result) {
   JsonArray history, inputs;
-  const bool is_single = operation.inputs.size() == 1;
-  if (is_single) history = operation.inputs.front().history;
+  const auto is_adapter = [](const LineageInput& input) {
+    return input.kind == LineageInput::kAdapter;
+  };
+  const bool is_line =
+      std::count_if(operation.inputs.begin(), operation.inputs.end(), is_adapter) == 1;
   for (const LineageInput& input : operation.inputs) {
     JsonObject entry{{input.kind, input.digest.hex()}};
     if (input.weight != 1) entry["weight"] = input.weight;
-    if (!is_single && !input.history.empty()) entry["history"] = input.history;
+    if (is_line && is_adapter(input)) {
+      history = input.history;
+    } else if (!input.history.empty()) {
+      entry["history"] = input.history;
+    }
     inputs.emplace_back(std::move(entry));
   }
   history.emplace_back(JsonObject{{"operation", operation.name},
@@ -54,7 +70,7 @@ JsonArray history_after(const Operation& operation, const Digest& result) {
 std::vector<std::string> lineage_faults(const JsonArray& history, const Digest& now) {
   std::vector<std::string> faults;
   for (std::size_t i = 0; i < history.size(); ++i) {
-    const std::string* input = only_input(history[i]);
+    const std::string* input = only_adapter(history[i]);
     const std::string* before = i == 0 ? nullptr : text_of(history[i - 1], "result");
     if (input != nullptr && before != nullptr && *input != *before)
       faults.push_back("step " + std::to_string(i + 1) + " (" + name_of(history[i]) +

@@ -13,10 +13,14 @@
 namespace lora {
 
 struct LineageInput {
-  Digest digest;                 ///< adapter_digest, or the root of a base
-  JsonArray history;             ///< of the input's own manifest; empty when it has none
-  double weight = 1;             ///< recorded where it is not 1
-  std::string kind = "adapter";  ///< member that names the digest: "adapter", "base", "tuned"
+  static constexpr const char* kAdapter = "adapter";
+
+  Digest digest;      ///< adapter_digest, or the root of a base
+  JsonArray history;  ///< of the input's own manifest; empty when it has none
+  double weight = 1;  ///< recorded where it is not 1
+  /// Member that names the digest: "adapter", or the part that another input plays ("base",
+  /// "initial").
+  std::string kind = kAdapter;
 };
 
 struct Operation {
@@ -30,13 +34,13 @@ LineageInput lineage_of(const Adapter& adapter, const std::optional<Manifest>& m
                         int threads);
 
 /// The history of the operation's result: {"operation", "parameters", "inputs": [{"adapter",
-/// "weight"?, "history"?}], "result"}. Of one input its own history goes first; several have theirs
-/// inside.
+/// "weight"?, "history"?}], "result"}. The history of the only adapter goes first; several, and
+/// inputs of other kinds, have theirs inside.
 JsonArray history_after(const Operation& operation, const Digest& result);
 
-/// What a history contradicts: its last entry another result than `now`, or an entry with one input
-/// another result before it. Empty: nothing. Entries of operations that record no digests (train,
-/// save, repair) prove and contradict nothing.
+/// What a history contradicts: its last entry another result than `now`, or an entry made from one
+/// adapter another result before it. Empty: nothing. Entries of operations that record no digests
+/// (train, save, repair) prove and contradict nothing.
 std::vector<std::string> lineage_faults(const JsonArray& history, const Digest& now);
 
 }  // namespace lora

@@ -5,6 +5,7 @@
 #include "cli/sources.h"
 #include "cli/units.h"
 #include "commands/commands.h"
+#include "commands/history_text.h"
 #include "html/inspect_page.h"
 #include "lora/base/atomic_write.h"
 #include "lora/base/error.h"
@@ -31,6 +32,7 @@ class Inspect final : public Command {
     options.text("--html", html_, "FILE",
                  "also write a page with heat maps and singular values (for one PATH)");
     options.flag("-f,--force", force_, "replace an existing page");
+    options.flag("--scale", scale_, "list rank, alpha and scaling of every module");
     options.flag("--tensors", tensors_, "list every tensor with dtype, shape and statistics");
   }
 
@@ -73,6 +75,9 @@ class Inspect final : public Command {
       console.line(std::string("  ") + (report.adapter ? "recorded base root " : "base root ") +
                    *report.base_root);
     if (report.adapter) print_adapter(report, console);
+    if (scale_ && report.adapter) print_scale(*report.adapter, console);
+    if (!report.history.empty()) console.line("  history:");
+    for (const std::string& line : history_lines(report.history, "    ")) console.line(line);
     for (const auto& [alias, name] : report.aliases)
       console.line("  " + printable(alias) + " shares the bytes of " + printable(name));
     for (const std::string& note : report.notes) console.line("  note: " + printable(note));
@@ -109,9 +114,28 @@ class Inspect final : public Command {
         console.line("    " + printable(name) + "  " + std::string(to_string(tensor.dtype)) + " " +
                      shape_to_string(tensor.shape));
     }
-    if (report.manifest)
-      for (const Json& entry : report.manifest->history)
-        console.line("  history: " + printable(dump_json(entry, JsonStyle{})));
+  }
+
+  // Where each scaling comes from: alpha over the rank or its root, and what PEFT multiplies.
+  static void print_scale(const Adapter& adapter, Console& console) {
+    Table table({"  module", "rank", "alpha", "scaling", ""}, {false, true, true, true, false});
+    for (const LoraModule& module : adapter.modules)
+      table.row({"  " + printable(module.module_path), std::to_string(module.rank),
+                 number_text(module.alpha, 6), number_text(module.scaling, 6),
+                 std::string(adapter.config.use_rslora ? "alpha / sqrt(rank)" : "alpha / rank") +
+                     (module.times == 1 ? "" : ", added " + number_text(module.times) + " times")});
+    for (const std::string& line : table.lines()) console.line(line);
+  }
+
+  static JsonArray scales_of(const Adapter& adapter) {
+    JsonArray scales;
+    for (const LoraModule& module : adapter.modules)
+      scales.push_back(JsonObject{{"module", printable(module.module_path)},
+                                  {"rank", module.rank},
+                                  {"alpha", module.alpha},
+                                  {"scaling", module.scaling},
+                                  {"times", module.times}});
+    return scales;
   }
 
   static void print_tensors(const InspectReport& report, Console& console) {
@@ -138,7 +162,7 @@ class Inspect final : public Command {
     for (const auto& [dtype, share] : report.dtypes)
       dtypes[dtype] = JsonObject{
           {"tensors", share.tensors}, {"elements", share.elements}, {"bytes", share.bytes}};
-    JsonArray tensors, groups, notes, history;
+    JsonArray tensors, groups, notes;
     for (const auto& [name, tensor] : report.listed) {
       JsonArray shape;
       for (const std::int64_t extent : tensor.shape) shape.emplace_back(extent);
@@ -161,7 +185,6 @@ class Inspect final : public Command {
                                   {"mean_effective_rank", group.mean_effective_rank}});
     }
     for (const std::string& note : report.notes) notes.emplace_back(printable(note));
-    if (report.manifest) history = report.manifest->history;
     JsonObject aliases;
     for (const auto& [alias, name] : report.aliases) aliases[printable(alias)] = printable(name);
     return JsonObject{
@@ -176,7 +199,8 @@ class Inspect final : public Command {
         {"config", report.adapter ? to_json(report.adapter->config) : Json()},
         {"modules", std::move(groups)},
         {"aliases", std::move(aliases)},
-        {"history", std::move(history)},
+        {"history", report.history},
+        {"scales", scale_ && report.adapter ? Json(scales_of(*report.adapter)) : Json()},
         {"notes", std::move(notes)},
         {"tensors", std::move(tensors)}};
   }
@@ -184,7 +208,7 @@ class Inspect final : public Command {
   std::vector<std::string> paths_;
   std::optional<std::string> adapter_config_;
   std::optional<std::string> html_;
-  bool tensors_ = false, force_ = false;
+  bool tensors_ = false, force_ = false, scale_ = false;
 };
 
 }  // namespace
@@ -198,6 +222,7 @@ Verb inspect_verb() {
       "sizes and history; no base is needed and nothing is computed but these figures.",
       "lora inspect adapter\n"
       "lora inspect adapter_model.safetensors --adapter-config adapter_config.json\n"
+      "lora inspect adapter --scale\n"
       "lora inspect base --tensors",
       []() -> std::unique_ptr<Command> { return std::make_unique<Inspect>(); }};
 }

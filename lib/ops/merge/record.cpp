@@ -29,6 +29,32 @@ Json to_json(const Record& record) {
   return document;
 }
 
+JsonObject history_of(const Json& document) {
+  const auto member = [&](const char* name) {
+    const Json* value = document.find(name);
+    if (value == nullptr)
+      throw Error(ErrorKind::malformed,
+                  std::string("cannot read ") + kRecordName + ": it has no " + name);
+    return *value;
+  };
+  JsonArray inputs{JsonObject{{"base", member("base_root")}}};
+  const Json adapters = member("adapters");
+  if (!adapters.is_array())
+    throw Error(ErrorKind::malformed,
+                std::string("cannot read ") + kRecordName + ": adapters is no array");
+  for (const Json& adapter : *adapters.as_array()) {
+    const Json* digest = adapter.find("sha256");
+    const Json* weight = adapter.find("weight");
+    JsonObject input{{"adapter", digest == nullptr ? Json() : *digest}};
+    if (weight != nullptr && weight->as_double() != 1) input["weight"] = *weight;
+    inputs.emplace_back(std::move(input));
+  }
+  return {{"operation", "merge"},
+          {"parameters", JsonObject{{"dtype", member("dtype")}, {"compat", member("compat")}}},
+          {"inputs", std::move(inputs)},
+          {"result", member("root")}};
+}
+
 std::string state_of(const std::filesystem::path& output, const Record& wanted, int threads,
                      const Sinks& sinks) {
   std::error_code ignored;

@@ -28,6 +28,10 @@ struct Record {
 /// "compat", "root"}.
 Json to_json(const Record& record);
 
+/// A record as one step of a history (ops/lineage.h), with the base among its inputs. Throws
+/// Error(malformed) when it is none.
+JsonObject history_of(const Json& document);
+
 /// What lies at `output`, next to a merge with these inputs (`wanted.root` is not looked at): "up
 /// to date", "stale: ..." or "foreign: ...". Hashes the weights there when the inputs agree.
 std::string state_of(const std::filesystem::path& output, const Record& wanted, int threads,

@@ -51,6 +51,8 @@ struct InspectReport {
       base_root;  ///< from base.lock.json or lora_manifest.json, not computed
   std::optional<Adapter> adapter;
   std::optional<Manifest> manifest;
+  /// Of the adapter's manifest; of a checkpoint that lora merge wrote, that one step.
+  JsonArray history;
   std::vector<ModuleFigures> modules;                  ///< adapters, with statistics
   std::vector<ModuleGroup> groups;                     ///< adapters
   std::vector<std::pair<std::string, Tensor>> listed;  ///< every tensor, in name order
