@@ -1,15 +1,10 @@
 // An adapter made from others: new factors and strengths, all the rest as its source has it.
 #pragma once
 
-#include <filesystem>
 #include <map>
-#include <optional>
 #include <string>
-#include <vector>
 
-#include "lora/adapter/adapter.h"
-#include "lora/base/atomic_write.h"
-#include "lora/base/dtype.h"
+#include "lora/ops/derived.h"
 #include "ops/lineage.h"
 
 namespace lora {
@@ -19,24 +14,6 @@ struct SiteFactors {
   Tensor a, b;
   std::int64_t rank = 0;  ///< of one product
   double scaling = 0;     ///< of b . a, without LoraModule::times
-};
-
-/// How the result is written.
-struct DerivedOptions {
-  std::filesystem::path output;
-  std::optional<DType> dtype;  ///< of all float tensors; default: as they come
-  bool dry_run = false;        ///< everything but the writing
-  WriteOptions write;
-  int threads = 0;  ///< 0: all
-};
-
-struct DerivedReport {
-  std::filesystem::path output;
-  bool is_written = false;
-  Adapter adapter;          ///< the result
-  Digest digest;            ///< adapter_digest of it
-  std::uint64_t bytes = 0;  ///< of its tensors
-  std::vector<std::string> notes;
 };
 
 /// Throws, before anything is computed: Error(malformed) when `adapter` has key problems, no LoRA

@@ -10,6 +10,7 @@ from benchmarks import (
     instructions,
     machine,
     quantised,
+    resize,
     startup,
     tokenizer,
     training,
@@ -31,6 +32,7 @@ BENCHES = {
     "instructions": instructions.run,
     "quantised": quantised.run,
     "verify_merged": verify_merged.run,
+    "resize": resize.run,
 }
 
 

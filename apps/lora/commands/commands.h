@@ -13,6 +13,9 @@ Verb verify_verb();
 Verb diff_verb();
 Verb inspect_verb();
 Verb repair_verb();
+Verb resize_verb();
+Verb scale_verb();
+Verb convert_verb();
 Verb merge_verb();
 
 }  // namespace lora::cli

@@ -14,6 +14,7 @@ from parity import (  # noqa: F401
     base_checkpoints,
     decoder_families,
     decoders,
+    derived,
     encoders,
     families,
     gguf_bases,
