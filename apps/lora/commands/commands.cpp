@@ -8,8 +8,9 @@ namespace lora::cli {
 
 const std::vector<Verb>& all_verbs() {
   static const std::vector<Verb> verbs{
-      init_base_verb(), train_verb(),  save_verb(),   load_verb(),  verify_verb(),  diff_verb(),
-      inspect_verb(),   repair_verb(), resize_verb(), scale_verb(), convert_verb(), merge_verb()};
+      init_base_verb(), train_verb(),   save_verb(),    load_verb(),   verify_verb(),
+      diff_verb(),      extract_verb(), inspect_verb(), repair_verb(), resize_verb(),
+      scale_verb(),     convert_verb(), merge_verb()};
   return verbs;
 }
 

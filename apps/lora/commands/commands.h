@@ -13,6 +13,7 @@ Verb verify_verb();
 Verb diff_verb();
 Verb inspect_verb();
 Verb repair_verb();
+Verb extract_verb();
 Verb resize_verb();
 Verb scale_verb();
 Verb convert_verb();

@@ -16,6 +16,7 @@ from parity import (  # noqa: F401
     decoders,
     derived,
     encoders,
+    extracted,
     families,
     gguf_bases,
     healthy,

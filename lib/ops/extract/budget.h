@@ -1,0 +1,25 @@
+// Work over all sites: in bounded memory, and ranks that spend a budget best.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "lora/base/sinks.h"
+#include "ops/extract/survey.h"
+
+namespace lora::extraction {
+
+/// Runs body(i) for every site, the largest first, on as many threads as their work space allows
+/// within options.max_memory.
+void for_sites(const std::vector<Site>& sites, const ExtractOptions& options,
+               const std::function<void(std::size_t)>& body);
+
+/// The ranks whose factors take at most `budget` bytes less `fixed` and leave the least squared
+/// error in all: component by component, whichever gains most a byte. A site may get none. Throws
+/// Error(usage) when the budget holds no component.
+std::vector<std::int64_t> spend(const std::vector<Site>& sites, std::uint64_t budget,
+                                std::uint64_t fixed, const ExtractOptions& options,
+                                const Sinks& sinks);
+
+}  // namespace lora::extraction

@@ -1,0 +1,175 @@
+#include "ops/extract/factors.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "lora/base/error.h"
+#include "ops/extract/difference.h"
+#include "ops/merge/finite.h"
+
+namespace lora::extraction {
+namespace {
+
+using numbers::PanelMatrix;
+using numbers::Truncation;
+
+// Singular values below this share of the first are zero in f64 sums of squares.
+constexpr double kVanished = 1e-13;
+constexpr std::int64_t kFirstGuess = 16;
+// Of the squared norm: an error that the arithmetic of f32 may have a part in.
+constexpr double kFine = 1e-7;
+
+std::size_t size(std::int64_t value) { return static_cast<std::size_t>(value); }
+
+void require_finite(const std::string& name, const Tensor& base, const Tensor& tuned,
+                    double squared_norm) {
+  if (std::isfinite(squared_norm)) return;
+  const auto refuse = [&](const std::string& what) {
+    throw Error(ErrorKind::malformed, "cannot extract from " + name + ": " + what).in_tensor(name);
+  };
+  if (!merging::is_finite(base.dtype, base.bytes))
+    refuse("the base's tensor holds NaN or infinity");
+  if (!merging::is_finite(tuned.dtype, tuned.bytes))
+    refuse("the tuned tensor holds NaN or infinity");
+  refuse("the values are too far apart for f32");
+}
+
+numbers::RankRule rule_of(const RankWish& wish, std::int64_t full, double squared_norm) {
+  if (wish.rank)
+    return [rank = std::min(*wish.rank, full)](const std::vector<double>&) { return rank; };
+  return [=, energy = *wish.energy](const std::vector<double>& energies) -> std::int64_t {
+    if (energies.empty()) return std::min(kFirstGuess, full);
+    double kept = 0;
+    std::int64_t rank = 0;
+    for (const double part : energies) {
+      if (kept >= energy * squared_norm || part <= kVanished * energies[0]) return rank;
+      kept += part;
+      ++rank;
+    }
+    // Not reached: further ones are wanted, unless these are all.
+    return static_cast<std::int64_t>(energies.size()) == full ? full : rank + 1;
+  };
+}
+
+// Gives both factors of each component the same length, which suits every dtype and trainer.
+void balance(PanelMatrix& left, PanelMatrix& right, std::int64_t rank) {
+  for (std::int64_t j = 0; j < rank; ++j) {
+    double a = 0, b = 0;
+    for (std::int64_t i = 0; i < left.rows(); ++i)
+      a += static_cast<double>(left.at(i, j)) * left.at(i, j);
+    for (std::int64_t i = 0; i < right.rows(); ++i)
+      b += static_cast<double>(right.at(i, j)) * right.at(i, j);
+    if (!(a > 0 && b > 0)) continue;
+    const auto weight = static_cast<float>(std::sqrt(std::sqrt(b / a)));
+    for (std::int64_t i = 0; i < left.rows(); ++i) left.at(i, j) *= weight;
+    for (std::int64_t i = 0; i < right.rows(); ++i) right.at(i, j) /= weight;
+  }
+}
+
+// f32 products turn the singular vectors by a few 2^-24; where hardly anything is left out, that is
+// what is left out. One step against what remains, values - left . right^T, takes it in.
+void refine(const PanelMatrix& values, PanelMatrix& left, const PanelMatrix& right) {
+  PanelMatrix error = values;
+  numbers::subtract_product(left, right, error);
+  const numbers::Matrix gram = numbers::gram_of(right);
+  PanelMatrix product(left.rows(), right.columns());
+  numbers::multiply(error, right, product);
+  const numbers::Matrix inverse =
+      gram.ldlt().solve(numbers::Matrix::Identity(gram.rows(), gram.cols()));
+  const PanelMatrix change = numbers::multiply(product, inverse);
+  for (std::int64_t i = 0; i < left.rows(); ++i)
+    for (std::int64_t j = 0; j < left.columns(); ++j) left.at(i, j) += change.at(i, j);
+}
+
+// The first `rank` columns in `dtype`; the matrix gets their rounded values and loses the others.
+std::vector<std::byte> take_columns(PanelMatrix& matrix, std::int64_t rank, DType dtype) {
+  std::vector<float> values(size(matrix.rows() * rank));
+  for (std::int64_t i = 0; i < matrix.rows(); ++i)
+    for (std::int64_t j = 0; j < rank; ++j) values[size(i * rank + j)] = matrix.at(i, j);
+  std::vector<std::byte> bytes(values.size() * bits_of(dtype) / 8);
+  narrow(values, dtype, bytes.data());
+  widen(dtype, bytes.data(), std::span(values));
+  PanelMatrix kept(matrix.rows(), rank);
+  for (std::int64_t i = 0; i < matrix.rows(); ++i)
+    for (std::int64_t j = 0; j < rank; ++j) kept.at(i, j) = values[size(i * rank + j)];
+  matrix = std::move(kept);
+  return bytes;
+}
+
+Tensor as_columns(const PanelMatrix& matrix, DType dtype, std::vector<std::byte> bytes) {
+  return Tensor::from_bytes(dtype, {matrix.rows(), matrix.columns()}, std::move(bytes));
+}
+
+// The same transposed.
+Tensor as_rows(const PanelMatrix& matrix, DType dtype, const std::vector<std::byte>& bytes) {
+  const std::size_t width = bits_of(dtype) / 8;
+  std::vector<std::byte> out(bytes.size());
+  const std::size_t rows = size(matrix.rows()), columns = size(matrix.columns());
+  for (std::size_t i = 0; i < rows; ++i)
+    for (std::size_t j = 0; j < columns; ++j)
+      std::memcpy(out.data() + (j * rows + i) * width, bytes.data() + (i * columns + j) * width,
+                  width);
+  return Tensor::from_bytes(dtype, {matrix.columns(), matrix.rows()}, std::move(out));
+}
+
+}  // namespace
+
+Factors factor(const std::string& name, const Tensor& base, const Tensor& tuned,
+               const RankWish& wish, bool is_in_out, DType dtype) {
+  Difference difference = difference_of(base, tuned);
+  require_finite(name, base, tuned, difference.squared_norm);
+  Factors out;
+  out.squared_norm = difference.squared_norm;
+  out.full_rank = difference.values.columns();
+  if (out.squared_norm == 0) return out;
+  const auto rule = rule_of(wish, out.full_rank, out.squared_norm);
+  Truncation found = numbers::truncate(difference.values, out.squared_norm, rule, name);
+  out.rank = rule(found.energies);
+  out.is_exact = found.is_exact;
+  balance(found.left, found.right, out.rank);
+  double left_out = out.squared_norm;
+  for (std::int64_t i = 0; i < out.rank; ++i) left_out -= found.energies[size(i)];
+  if (left_out <= kFine * out.squared_norm) {
+    take_columns(found.left, out.rank, DType::f32);
+    take_columns(found.right, out.rank, DType::f32);
+    refine(difference.values, found.left, found.right);
+  }
+  std::vector<std::byte> left = take_columns(found.left, out.rank, dtype);
+  std::vector<std::byte> right = take_columns(found.right, out.rank, dtype);
+  // Rows of the factored matrix are outputs unless exactly one of the two layouts turns them.
+  const bool is_left_out = difference.is_transposed == is_in_out;
+  out.b = is_left_out ? as_columns(found.left, dtype, std::move(left))
+                      : as_columns(found.right, dtype, std::move(right));
+  out.a = is_left_out ? as_rows(found.right, dtype, right) : as_rows(found.left, dtype, left);
+  numbers::subtract_product(found.left, found.right, difference.values);
+  out.squared_error = difference.values.squared_norm();
+  out.least_squared_error =
+      std::min(out.squared_error, numbers::least_squared_error(found, out.rank, difference.values));
+  constexpr double kRoundings = 1.5, kArithmetic = 0x1p-21, kSmallShare = 0.1;
+  if (out.squared_error <= kSmallShare * out.squared_norm) {
+    const double bound = kRoundings * std::sqrt(squared_rounding_of(tuned)) +
+                         kArithmetic * std::sqrt(out.squared_norm);
+    out.is_rounding = std::sqrt(out.squared_error) <= bound;
+  }
+  return out;
+}
+
+std::vector<double> spectrum(const std::string& name, const Tensor& base, const Tensor& tuned,
+                             std::int64_t count) {
+  const Difference difference = difference_of(base, tuned);
+  require_finite(name, base, tuned, difference.squared_norm);
+  if (difference.squared_norm == 0) return {};
+  const auto rule =
+      rule_of({count, std::nullopt}, difference.values.columns(), difference.squared_norm);
+  return numbers::truncate(difference.values, difference.squared_norm, rule, name).energies;
+}
+
+std::uint64_t work_space(std::int64_t rows, std::int64_t columns, std::int64_t rank) {
+  const auto longer = static_cast<std::uint64_t>(std::max(rows, columns));
+  const auto shorter = static_cast<std::uint64_t>(std::min(rows, columns));
+  const auto width = std::min(static_cast<std::uint64_t>(rank) + 40, shorter);
+  return 4 * (longer * shorter + shorter * shorter + 5 * width * (longer + shorter));
+}
+
+}  // namespace lora::extraction

@@ -1,0 +1,194 @@
+#include "ops/numbers/panels.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace lora::numbers {
+namespace {
+
+constexpr std::int64_t kWidth = kPanelColumns;
+constexpr std::int64_t kTile = kTileRows;
+// Rows summed in one chain; two pieces of that many rows stay in the first-level cache.
+constexpr std::int64_t kChain = 128;
+constexpr double kUnit = 0x1p-24;
+
+std::int64_t padded(std::int64_t value) { return (value + kWidth - 1) / kWidth * kWidth; }
+
+std::size_t size(std::int64_t value) { return static_cast<std::size_t>(value); }
+
+}  // namespace
+
+PanelMatrix::PanelMatrix(std::int64_t rows, std::int64_t columns)
+    : rows_(rows), columns_(columns), padded_(padded(rows)), panels_(padded(columns) / kWidth) {
+  values_.resize(size(padded_ * panels_ * kWidth));
+}
+
+PanelMatrix PanelMatrix::transposed() const {
+  PanelMatrix out(columns_, rows_);
+  for (std::int64_t p = 0; p < panels_; ++p)
+    for (std::int64_t q = 0; q < out.panels_; ++q)
+      for (std::int64_t i = 0; i < kWidth; ++i)
+        for (std::int64_t j = 0; j < kWidth; ++j)
+          out.panel(q)[(p * kWidth + j) * kWidth + i] = panel(p)[(q * kWidth + i) * kWidth + j];
+  return out;
+}
+
+double PanelMatrix::squared_norm() const {
+  constexpr std::size_t kRun = 4096;
+  double total = 0;
+  for (std::size_t start = 0; start < values_.size(); start += kRun) {
+    const std::size_t end = std::min(values_.size(), start + kRun);
+    double lanes[8] = {};
+    for (std::size_t i = start; i < end; i += 8)
+      for (std::size_t lane = 0; lane < 8; ++lane)
+        lanes[lane] += static_cast<double>(values_[i + lane]) * values_[i + lane];
+    for (const double lane : lanes) total += lane;
+  }
+  return total;
+}
+
+void multiply(const PanelMatrix& left, const PanelMatrix& right, PanelMatrix& out) {
+  const PanelKernels& kernels = panel_kernels();
+  for (std::int64_t p = 0; p < out.panels(); ++p)
+    for (std::int64_t i = 0; i < out.padded_rows(); i += kTile)
+      kernels.rows({left.panel(0) + i * kWidth, size(left.padded_rows() * kWidth), right.panel(p),
+                    size(kWidth * kWidth), size(kWidth), size(left.panels()),
+                    out.panel(p) + i * kWidth, Store::set});
+}
+
+void multiply_transposed(const PanelMatrix& left, const PanelMatrix& right, PanelMatrix& out) {
+  const PanelKernels& kernels = panel_kernels();
+  for (std::int64_t p = 0; p < out.panels(); ++p)
+    for (std::int64_t q = 0; q < left.panels(); ++q)
+      for (std::int64_t row = 0; row < left.padded_rows(); row += kChain)
+        for (std::int64_t j = 0; j < kWidth; j += kTile)
+          kernels.columns({left.panel(q) + row * kWidth + j, 0, right.panel(p) + row * kWidth, 0,
+                           size(std::min(kChain, left.padded_rows() - row)), 1,
+                           out.panel(p) + (q * kWidth + j) * kWidth,
+                           row == 0 ? Store::set : Store::add});
+}
+
+void subtract_product(const PanelMatrix& left, const PanelMatrix& right, PanelMatrix& values) {
+  const PanelKernels& kernels = panel_kernels();
+  const PanelMatrix flat = right.transposed();
+  for (std::int64_t p = 0; p < values.panels(); ++p)
+    for (std::int64_t i = 0; i < values.padded_rows(); i += kTile)
+      kernels.rows({left.panel(0) + i * kWidth, size(left.padded_rows() * kWidth), flat.panel(p),
+                    size(kWidth * kWidth), size(kWidth), size(left.panels()),
+                    values.panel(p) + i * kWidth, Store::subtract});
+}
+
+PanelMatrix multiply(const PanelMatrix& left, const Matrix& right) {
+  PanelMatrix narrow(right.rows(), right.cols());
+  for (std::int64_t i = 0; i < right.rows(); ++i)
+    for (std::int64_t j = 0; j < right.cols(); ++j)
+      narrow.at(i, j) = static_cast<float>(right(i, j));
+  PanelMatrix out(left.rows(), right.cols());
+  multiply(left, narrow, out);
+  return out;
+}
+
+Matrix gram_of(const PanelMatrix& left, const PanelMatrix& right) {
+  const PanelKernels& kernels = panel_kernels();
+  Matrix out(left.columns(), right.columns());
+  std::vector<double> sums(size(kWidth * kWidth));
+  for (std::int64_t p = 0; p < left.panels(); ++p)
+    for (std::int64_t q = 0; q < right.panels(); ++q) {
+      std::fill(sums.begin(), sums.end(), 0.0);
+      kernels.gram(left.panel(p), right.panel(q), size(left.padded_rows()), sums.data());
+      for (std::int64_t i = p * kWidth; i < std::min((p + 1) * kWidth, left.columns()); ++i)
+        for (std::int64_t j = q * kWidth; j < std::min((q + 1) * kWidth, right.columns()); ++j)
+          out(i, j) = sums[size((i % kWidth) * kWidth + j % kWidth)];
+    }
+  return out;
+}
+
+Matrix gram_of(const PanelMatrix& values) { return gram_of(values, values); }
+
+PanelMatrix lower_gram(const PanelMatrix& values, double& terms) {
+  const PanelKernels& kernels = panel_kernels();
+  PanelMatrix out(values.columns(), values.columns());
+  const std::int64_t rows = values.padded_rows();
+  for (std::int64_t row = 0; row < rows; row += kChain)
+    for (std::int64_t q = 0; q < values.panels(); ++q)
+      for (std::int64_t p = q; p < values.panels(); ++p)
+        for (std::int64_t j = 0; j < kWidth; j += kTile)
+          kernels.columns({values.panel(p) + row * kWidth + j, 0, values.panel(q) + row * kWidth, 0,
+                           size(std::min(kChain, rows - row)), 1,
+                           out.panel(q) + (p * kWidth + j) * kWidth,
+                           row == 0 ? Store::set : Store::add});
+  terms = static_cast<double>(std::min(rows, kChain) + (rows + kChain - 1) / kChain);
+  return out;
+}
+
+namespace {
+
+// The 32 x 32 block on the diagonal: its factor in place, and the transposed inverse of that.
+bool factor_block(float* block, std::vector<float>& inverse) {
+  std::vector<double> lower(size(kWidth * kWidth)), inverted(size(kWidth * kWidth));
+  const auto at = [](std::int64_t i, std::int64_t j) { return size(i * kWidth + j); };
+  for (std::int64_t j = 0; j < kWidth; ++j)
+    for (std::int64_t i = j; i < kWidth; ++i) {
+      double value = block[at(i, j)];
+      for (std::int64_t t = 0; t < j; ++t) value -= lower[at(i, t)] * lower[at(j, t)];
+      if (i == j) {
+        if (!(value > 0)) return false;
+        lower[at(j, j)] = std::sqrt(value);
+      } else {
+        lower[at(i, j)] = value / lower[at(j, j)];
+      }
+    }
+  for (std::int64_t j = 0; j < kWidth; ++j)
+    for (std::int64_t i = j; i < kWidth; ++i) {
+      double value = i == j ? 1 : 0;
+      for (std::int64_t t = j; t < i; ++t) value -= lower[at(i, t)] * inverted[at(t, j)];
+      inverted[at(i, j)] = value / lower[at(i, i)];
+    }
+  for (std::int64_t i = 0; i < kWidth; ++i)
+    for (std::int64_t j = 0; j < kWidth; ++j) {
+      block[at(i, j)] = static_cast<float>(lower[at(i, j)]);
+      inverse[at(j, i)] = static_cast<float>(inverted[at(i, j)]);
+    }
+  return true;
+}
+
+}  // namespace
+
+bool is_below(PanelMatrix& lower, double shift) {
+  const PanelKernels& kernels = panel_kernels();
+  const std::int64_t n = lower.panels();
+  const std::int64_t rows = lower.padded_rows();
+  for (std::int64_t p = 0; p < n; ++p)
+    for (std::int64_t i = p * kWidth; i < rows; ++i)
+      for (std::int64_t j = 0; j < kWidth; ++j) {
+        float& value = lower.panel(p)[i * kWidth + j];
+        value = (i == p * kWidth + j ? static_cast<float>(shift) : 0.0F) - value;
+      }
+  std::vector<float> inverse(size(kWidth * kWidth)), flat(size(kWidth * kWidth));
+  for (std::int64_t p = 0; p < n; ++p) {
+    float* panel = lower.panel(p);
+    if (!factor_block(panel + p * kWidth * kWidth, inverse)) return false;
+    const std::int64_t below = (p + 1) * kWidth;
+    for (std::int64_t i = below; i < rows; i += kTile)
+      kernels.rows({panel + i * kWidth, 0, inverse.data(), 0, size(kWidth), 1, panel + i * kWidth,
+                    Store::set});
+    for (std::int64_t q = p + 1; q < n; ++q) {
+      for (std::int64_t i = 0; i < kWidth; ++i)
+        for (std::int64_t t = 0; t < kWidth; ++t)
+          flat[size(t * kWidth + i)] = panel[(q * kWidth + i) * kWidth + t];
+      for (std::int64_t i = q * kWidth; i < rows; i += kTile)
+        kernels.rows({panel + i * kWidth, 0, flat.data(), 0, size(kWidth), 1,
+                      lower.panel(q) + i * kWidth, Store::subtract});
+    }
+  }
+  return true;
+}
+
+double cholesky_allowance(std::int64_t n) {
+  // Backward error of a blocked factorisation, |error| <= terms u |L| |L|^T, whose norm is at most
+  // the trace, n shifts; twice for the inverse of the diagonal blocks.
+  const double terms = 2 * (static_cast<double>(kWidth) + static_cast<double>(n) / kWidth + 2);
+  return terms * kUnit * static_cast<double>(n);
+}
+
+}  // namespace lora::numbers

@@ -1,0 +1,65 @@
+// A f32 matrix in panels of 32 columns, and the products that low-rank algebra needs of it.
+//
+// Rows and columns are padded with zeros to multiples of 32, so that kernels meet no borders; the
+// padding stays zero in every product.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "ops/numbers/panel_kernels.h"
+#include "ops/numbers/symmetric.h"
+
+namespace lora::numbers {
+
+class PanelMatrix {
+ public:
+  PanelMatrix() = default;
+  PanelMatrix(std::int64_t rows, std::int64_t columns);
+
+  std::int64_t rows() const { return rows_; }
+  std::int64_t columns() const { return columns_; }
+  std::int64_t padded_rows() const { return padded_; }
+  std::int64_t panels() const { return panels_; }
+  float* panel(std::int64_t index) { return values_.data() + index * padded_ * kWidth; }
+  const float* panel(std::int64_t index) const { return values_.data() + index * padded_ * kWidth; }
+  float& at(std::int64_t row, std::int64_t column) {
+    return panel(column / kWidth)[row * kWidth + column % kWidth];
+  }
+  float at(std::int64_t row, std::int64_t column) const {
+    return panel(column / kWidth)[row * kWidth + column % kWidth];
+  }
+  PanelMatrix transposed() const;
+  double squared_norm() const;
+
+ private:
+  static constexpr std::int64_t kWidth = kPanelColumns;
+  std::int64_t rows_ = 0, columns_ = 0, padded_ = 0, panels_ = 0;
+  std::vector<float> values_;
+};
+
+/// left . right into `out`, which has the shape of the result.
+void multiply(const PanelMatrix& left, const PanelMatrix& right, PanelMatrix& out);
+/// left^T . right.
+void multiply_transposed(const PanelMatrix& left, const PanelMatrix& right, PanelMatrix& out);
+/// values -= left . right^T.
+void subtract_product(const PanelMatrix& left, const PanelMatrix& right, PanelMatrix& values);
+/// The same with a small matrix [left's columns, k]: left . right, rounded to f32.
+PanelMatrix multiply(const PanelMatrix& left, const Matrix& right);
+
+/// values^T . values in f64.
+Matrix gram_of(const PanelMatrix& values);
+/// left^T . right in f64.
+Matrix gram_of(const PanelMatrix& left, const PanelMatrix& right);
+
+/// values^T . values in f32, on and below the diagonal of panels. `terms` of the error bound:
+/// every element is off by at most terms * 2^-24 times the sum of the magnitudes of its products.
+PanelMatrix lower_gram(const PanelMatrix& values, double& terms);
+
+/// True when shift * I - lower (the matrix whose lower half `lower` holds) has a Cholesky
+/// factorisation in f32. `lower` is overwritten. Where it is true, no eigenvalue of `lower` exceeds
+/// shift * (1 + cholesky_allowance(n)).
+bool is_below(PanelMatrix& lower, double shift);
+double cholesky_allowance(std::int64_t n);
+
+}  // namespace lora::numbers

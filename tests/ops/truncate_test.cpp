@@ -1,0 +1,154 @@
+#include "ops/numbers/truncate.h"
+
+#include <Eigen/Dense>
+#include <cmath>
+
+#include "support/sample_adapter.h"
+#include "support/testing.h"
+
+using namespace lora;
+using namespace lora::numbers;
+using namespace lora::testing;
+
+namespace {
+
+PanelMatrix panels_of(const Matrix& values) {
+  PanelMatrix out(values.rows(), values.cols());
+  for (Eigen::Index i = 0; i < values.rows(); ++i)
+    for (Eigen::Index j = 0; j < values.cols(); ++j)
+      out.at(i, j) = static_cast<float>(values(i, j));
+  return out;
+}
+
+Matrix dense(const PanelMatrix& values) {
+  Matrix out(values.rows(), values.columns());
+  for (Eigen::Index i = 0; i < out.rows(); ++i)
+    for (Eigen::Index j = 0; j < out.cols(); ++j) out(i, j) = values.at(i, j);
+  return out;
+}
+
+Matrix random_matrix(std::int64_t rows, std::int64_t columns, std::uint64_t seed = 1) {
+  const std::vector<float> values = normal_tensor("m", {rows, columns}, 1, seed).to_f32();
+  Matrix out(rows, columns);
+  for (Eigen::Index i = 0; i < rows; ++i)
+    for (Eigen::Index j = 0; j < columns; ++j)
+      out(i, j) = values[static_cast<std::size_t>(i * columns + j)];
+  return out;
+}
+
+// Singular values that fall as 1 / (i + 1)^power; 0 is noise.
+Matrix falling(std::int64_t rows, std::int64_t columns, double power) {
+  const Eigen::JacobiSVD<Matrix> svd(random_matrix(rows, columns),
+                                     Eigen::ComputeThinU | Eigen::ComputeThinV);
+  if (power == 0) return dense(panels_of(random_matrix(rows, columns)));
+  Vector values(columns);
+  for (Eigen::Index i = 0; i < columns; ++i)
+    values(i) = std::pow(static_cast<double>(i + 1), -power);
+  return dense(panels_of(svd.matrixU() * values.asDiagonal() * svd.matrixV().transpose()));
+}
+
+RankRule fixed(std::int64_t rank) {
+  return [rank](const std::vector<double>&) { return rank; };
+}
+
+}  // namespace
+
+TEST_CASE("a truncation is as good as the full decomposition, and proves how good") {
+  constexpr std::int64_t kRank = 8;
+  for (const double power : {0.0, 0.5, 1.0, 2.0, 6.0}) {
+    INFO("power " << power);
+    const Matrix values = falling(200, 136, power);
+    const Vector sigma = Eigen::JacobiSVD<Matrix>(values).singularValues();
+    const double best = sigma.tail(sigma.size() - kRank).squaredNorm();
+    const Truncation found =
+        truncate(panels_of(values), values.squaredNorm(), fixed(kRank), "test");
+    REQUIRE(!found.is_exact);
+    const Matrix error =
+        values - dense(found.left).leftCols(kRank) * dense(found.right).leftCols(kRank).transpose();
+    // 1.001 of the least error, squared; f32 beneath.
+    const double rounding = 1e-10 * values.squaredNorm();
+    CHECK(error.squaredNorm() <= 1.002 * best + rounding);
+    PanelMatrix left_out = panels_of(error);
+    const double proven = least_squared_error(found, kRank, left_out);
+    CHECK(proven <= best + rounding);
+    // Close enough to be worth printing, where f32 resolves it.
+    if (best > 1e-3 * values.squaredNorm()) CHECK(proven >= 0.98 * best);
+    for (std::int64_t i = 0; i < kRank; ++i)
+      CHECK(found.energies[static_cast<std::size_t>(i)] <=
+            sigma(i) * sigma(i) * (1 + 1e-6) + rounding);
+  }
+}
+
+TEST_CASE("small matrices and large ranks are decomposed whole") {
+  for (const auto& [rows, columns, rank] :
+       {std::tuple(40, 7, 3), std::tuple(300, 120, 60), std::tuple(33, 33, 33)}) {
+    const Matrix values = falling(rows, columns, 1);
+    const Truncation found = truncate(panels_of(values), values.squaredNorm(), fixed(rank), "test");
+    REQUIRE(found.is_exact);
+    REQUIRE(found.energies.size() == static_cast<std::size_t>(columns));
+    const Vector sigma = Eigen::JacobiSVD<Matrix>(values).singularValues();
+    for (Eigen::Index i = 0; i < columns; ++i)
+      CHECK(std::fabs(found.energies[static_cast<std::size_t>(i)] - sigma(i) * sigma(i)) < 1e-12);
+    const Matrix whole = dense(found.left) * dense(found.right).transpose();
+    CHECK((values - whole).norm() < 1e-6);
+    PanelMatrix unused;
+    CHECK(std::fabs(least_squared_error(found, rank, unused) -
+                    sigma.tail(columns - rank).squaredNorm()) < 1e-12);
+  }
+}
+
+TEST_CASE("a rule that wants more than was found gets a wider sketch") {
+  const Matrix values = falling(400, 330, 1);
+  const RankRule most = [&](const std::vector<double>& energies) -> std::int64_t {
+    double kept = 0;
+    for (std::size_t i = 0; i < energies.size(); ++i)
+      if ((kept += energies[i]) >= 0.985 * values.squaredNorm())
+        return static_cast<std::int64_t>(i + 1);
+    return static_cast<std::int64_t>(energies.size()) + 1;
+  };
+  const Truncation found = truncate(panels_of(values), values.squaredNorm(), most, "test");
+  const Vector sigma = Eigen::JacobiSVD<Matrix>(values).singularValues();
+  std::int64_t rank = 0;
+  for (double kept = 0; kept < 0.985 * values.squaredNorm(); ++rank)
+    kept += sigma(rank) * sigma(rank);
+  REQUIRE(rank > 24);
+  REQUIRE(most(found.energies) == rank);
+}
+
+TEST_CASE("a factorisation exists exactly above the largest eigenvalue") {
+  const Matrix values = random_matrix(150, 101);
+  double terms = 0;
+  const PanelMatrix gram = lower_gram(panels_of(values), terms);
+  const Eigen::SelfAdjointEigenSolver<Matrix> solver(values.transpose() * values);
+  const double largest = solver.eigenvalues()(100);
+  for (const auto& [factor, expected] :
+       {std::pair(0.99, false), std::pair(0.9999, false), std::pair(1.0001, true)}) {
+    PanelMatrix copy = gram;
+    REQUIRE(is_below(copy, factor * largest) == expected);
+  }
+  REQUIRE(cholesky_allowance(101) < 1e-3);
+}
+
+TEST_CASE("every level of instructions multiplies alike") {
+  const Matrix p = random_matrix(256, 32), q = random_matrix(256, 32, 2);
+  const PanelMatrix left = panels_of(p), right = panels_of(q);
+  for (const PanelKernels& kernels : available_panel_kernels()) {
+    INFO(kernels.name);
+    std::vector<float> out(8 * 32, 1.0F);
+    kernels.columns({left.panel(0) + 8, 0, right.panel(0), 0, 256, 1, out.data(), Store::add});
+    const Matrix columns = p.middleCols(8, 8).transpose() * q;
+    kernels.rows(
+        {left.panel(0) + 96 * 32, 0, right.panel(0), 1024, 32, 1, out.data(), Store::subtract});
+    const Matrix rows = p.middleRows(96, 8) * q.topRows(32);
+    for (Eigen::Index i = 0; i < 8; ++i)
+      for (Eigen::Index j = 0; j < 32; ++j)
+        CHECK(std::fabs(out[static_cast<std::size_t>(i * 32 + j)] -
+                        (1 + columns(i, j) - rows(i, j))) < 1e-4);
+    std::vector<double> sums(32 * 32, 0.5);
+    kernels.gram(left.panel(0), right.panel(0), 256, sums.data());
+    const Matrix gram = p.transpose() * q;
+    for (Eigen::Index i = 0; i < 32; ++i)
+      for (Eigen::Index j = 0; j < 32; ++j)
+        CHECK(std::fabs(sums[static_cast<std::size_t>(i * 32 + j)] - 0.5 - gram(i, j)) < 1e-10);
+  }
+}
