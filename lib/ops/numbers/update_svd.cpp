@@ -210,10 +210,15 @@ SplitFactors split_factors(const UpdateSvd& svd, Eigen::Index k, double scaling)
   const Eigen::Index filled = std::min<Eigen::Index>(k, svd.values().size());
   const Vector roots = (svd.values().head(filled) / std::fabs(scaling)).cwiseSqrt();
   SplitFactors factors;
-  factors.b = Matrix::Zero(svd.rows(), k);
-  factors.a = Matrix::Zero(k, svd.columns());
-  factors.b.leftCols(filled) = svd.left(filled) * (scaling < 0 ? -roots : roots).asDiagonal();
-  factors.a.topRows(filled) = (svd.right(filled) * roots.asDiagonal()).transpose();
+  factors.b = svd.left(filled);
+  factors.b *= (scaling < 0 ? -roots : roots).asDiagonal();
+  Matrix right = svd.right(filled);
+  right *= roots.asDiagonal();
+  factors.a = right.transpose();
+  if (k > filled) {
+    factors.b.conservativeResizeLike(Matrix::Zero(svd.rows(), k));
+    factors.a.conservativeResizeLike(Matrix::Zero(k, svd.columns()));
+  }
   return factors;
 }
 
