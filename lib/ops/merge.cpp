@@ -5,7 +5,6 @@
 #include <map>
 #include <system_error>
 
-#include "lora/adapter/manifest.h"
 #include "lora/adapter/token_indices.h"
 #include "lora/base/atomic_write.h"
 #include "lora/base/error.h"
@@ -18,7 +17,9 @@
 #include "ops/adapter_digest.h"
 #include "ops/init_base_plan.h"
 #include "ops/merge/config.h"
+#include "ops/merge/digests.h"
 #include "ops/merge/finite.h"
+#include "ops/merge/identity.h"
 #include "ops/merge/layout.h"
 #include "ops/merge/record.h"
 #include "ops/merge/writer.h"
@@ -58,7 +59,7 @@ std::vector<std::pair<std::uintmax_t, stdfs::file_time_type>> stamps_of(const Ch
 class Merging {
  public:
   Merging(const MergeOptions& options, const Sinks& sinks)
-      : options_(options), sinks_(sinks), base_(*options.base) {
+      : options_(options), sinks_(sinks), base_(*options.base), identity_(base_) {
     report_.output = options.output;
     writing_ = {options.is_safe_merge, options.max_memory, options.threads, base_.mappings, sinks};
   }
@@ -122,18 +123,19 @@ class Merging {
   }
 
   void identify() {
-    const BaseLock lock = lock_of(base_, options_.threads, sinks_);
-    record_.base_root = lock.root;
     for (std::size_t i = 0; i < adapters_.size(); ++i) {
       record_.adapters.push_back(adapter_digest(options_.adapters[i].adapter, options_.threads));
       record_.weights.push_back(options_.adapters[i].weight);
-      if (options_.any_base) continue;
-      const auto manifest = read_manifest(adapters_[i].directory());
-      if (manifest && manifest->base_root)
-        require_recorded_base(*manifest, lock, adapters_[i].path.string(), base_.path.string());
     }
     record_.dtype = options_.dtype ? std::string(to_string(*options_.dtype)) : std::string();
     record_.compat = options_.is_safe_merge ? "safe_merge" : "merge";
+    if (!options_.any_base) identity_.expect(active_);
+    std::error_code ignored;
+    if (options_.dry_run || stdfs::exists(options_.output, ignored))
+      identity_.settle(options_.threads, sinks_);
+    else
+      identity_.look(options_.threads, sinks_);
+    if (identity_.root()) record_.base_root = *identity_.root();
   }
 
   void require_output() const {
@@ -249,7 +251,10 @@ class Merging {
       source.stream = [this, sums, name](const merging::ByteSink& out) {
         const std::size_t at = index_.at(replay::stored_name(layout_.form, name));
         const Target& target = plan_.targets[at];
-        (*sums)[at] = merging::write_target(target, writing_, out);
+        merging::Streams streams{out};
+        digests_->listen(target, streams);
+        (*sums)[at] = merging::write_target(target, writing_, streams);
+        digests_->finish(target);
         done_ += layout_.bytes_of(name);
         sinks_.report(done_, report_.weight_bytes, "merging");
       };
@@ -273,6 +278,7 @@ class Merging {
       put(file.filename().string(),
           {reinterpret_cast<const char*>(mapping->bytes().data()), mapping->bytes().size()});
     }
+    digests_.emplace(base_, layout_.form, !identity_.root(), writing_);
     std::vector<Sums> sums(plan_.targets.size());
     for (const merging::OutputFile& file : layout_.files) {
       auto target = directory.create(file.name);
@@ -288,6 +294,9 @@ class Merging {
       throw Error(ErrorKind::malformed, "cannot merge into " + base_.path.string() +
                                             ": its files changed while they were read")
           .in_file(base_.path.string());
+    digests_->settle();
+    if (!identity_.root()) identity_.take(digests_->base());
+    record_.base_root = *identity_.root();
     const BaseLock lock = lock_written(directory);
     put(kBaseLockName, dump_base_lock(lock));
     record_.root = lock.root;
@@ -322,13 +331,12 @@ class Merging {
            "\n";
   }
 
-  // Hashes what is on disk, not what was meant to be.
   BaseLock lock_written(const AtomicDirectory& directory) const {
     const stdfs::path weights =
         layout_.index_name.empty() ? layout_.files.front().name : layout_.index_name;
     const stdfs::path source =
         files_.config ? directory.staging_path() : directory.staging_path() / weights;
-    return compute_base_lock(open_checkpoint(source.string()), options_.threads, sinks_);
+    return digests_->merged(open_checkpoint(source.string()));
   }
 
   void sum_up(const std::vector<Sums>& sums) {
@@ -347,7 +355,9 @@ class Merging {
   const Checkpoint& base_;
   std::vector<Adapter> adapters_;
   std::vector<const Adapter*> active_;
+  merging::BaseIdentity identity_;
   std::optional<Checkpoint> grown_;
+  std::optional<merging::PassDigests> digests_;
   merging::Record record_;
   merging::Layout layout_;
   merging::WriterOptions writing_;

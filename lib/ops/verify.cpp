@@ -45,7 +45,7 @@ class Verification {
     compare_with_merged();
     run_rules();
     add_checks();
-    if (options_.merged != nullptr || options_.unreadable_merged)
+    if (options_.merged != nullptr || options_.merged_report)
       report_.checks.push_back(rules::check_of_merged(report_.merged));
     compare_outputs(options_, report_);
     finish();
@@ -134,7 +134,7 @@ class Verification {
   }
 
   void compare_with_merged() {
-    if (options_.unreadable_merged) report_.merged = options_.unreadable_merged;
+    if (options_.merged_report) report_.merged = options_.merged_report;
     if (options_.merged == nullptr || options_.base == nullptr) return;
     MergedOptions options;
     options.candidates = options_.candidates;

@@ -205,17 +205,40 @@ bool MergedReport::is_reproduced() const {
          count(MergeProof::missing) == 0 && count(MergeProof::not_replayed) == 0;
 }
 
-MergedReport compare_merged(const Adapter& given, const Checkpoint& own_base,
+namespace {
+
+// What is added, weights included.
+std::vector<Adapter> weighted(const std::vector<WeightedAdapter>& given, const Checkpoint& base) {
+  std::vector<Adapter> adapters;
+  for (const WeightedAdapter& one : given) {
+    adapters.push_back(replay::settled(one.adapter, base));
+    apply_weight(adapters.back(), one.weight);
+  }
+  return adapters;
+}
+
+}  // namespace
+
+MergedReport compare_merged(const Adapter& adapter, const Checkpoint& base,
+                            const Checkpoint& merged, const MergedOptions& options) {
+  return compare_merged(std::vector<WeightedAdapter>{{adapter, 1}}, base, merged, options);
+}
+
+MergedReport compare_merged(const std::vector<WeightedAdapter>& given, const Checkpoint& own_base,
                             const Checkpoint& merged, const MergedOptions& options) {
   MergedReport report;
   report.path = merged.path;
-  const Adapter adapter = replay::settled(given, own_base);
-  const std::optional<Checkpoint> grown = grown_for(own_base, token_indices_of({&adapter}));
+  const std::vector<Adapter> adapters = weighted(given, own_base);
+  std::vector<const Adapter*> active;
+  for (const Adapter& adapter : adapters) active.push_back(&adapter);
+  const std::optional<Checkpoint> grown = grown_for(own_base, token_indices_of(active));
   const Checkpoint& base = grown ? *grown : own_base;
-  replay::Plan plan = replay::make_plan({&adapter}, base, merged);
+  replay::Plan plan = replay::make_plan(active, base, merged);
   std::vector<Outcome> outcomes = replay::replay(plan.targets, options.threads, options.sinks);
   settle_shared(plan, outcomes, options, report.shared);
-  report.explanations = replay::explain({plan.targets, outcomes}, adapter, base, merged, options);
+  if (adapters.size() == 1)
+    report.explanations =
+        replay::explain({plan.targets, outcomes}, adapters.front(), base, merged, options);
   for (std::size_t i = 0; i < plan.targets.size(); ++i)
     report.tensors.push_back(tensor_of(plan.targets[i], outcomes[i]));
   find_dropped(plan, outcomes, base, options, report);
@@ -224,7 +247,9 @@ MergedReport compare_merged(const Adapter& given, const Checkpoint& own_base,
     MergedTensor absent;
     absent.base_name = name;
     absent.proof = MergeProof::missing;
-    absent.is_from_adapter = adapter.replacements.contains(name);
+    absent.is_from_adapter =
+        std::any_of(adapters.begin(), adapters.end(),
+                    [&](const Adapter& adapter) { return adapter.replacements.contains(name); });
     report.tensors.push_back(std::move(absent));
   }
   std::sort(report.tensors.begin(), report.tensors.end(),

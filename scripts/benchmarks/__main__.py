@@ -9,6 +9,7 @@ from benchmarks import (
     generation,
     instructions,
     machine,
+    merging,
     quantised,
     resize,
     startup,
@@ -33,6 +34,7 @@ BENCHES = {
     "quantised": quantised.run,
     "verify_merged": verify_merged.run,
     "resize": resize.run,
+    "merging": merging.run,
 }
 
 

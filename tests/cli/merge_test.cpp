@@ -62,6 +62,29 @@ TEST_CASE("merge of several adapters says their order and weights") {
   REQUIRE(contains(result.err, "then " + folder.path("b")));
 }
 
+TEST_CASE("verify proves a merge of several adapters by its record or by the weights given") {
+  Folder folder;
+  const std::string a = folder.path("a"), b = folder.path("b"), out = folder.path("out");
+  const auto verify = [&](const std::string& first, const std::string& second) {
+    return lora::testing::lora(
+        {"verify", first, second, "--base", folder.path("base"), "--merged", out});
+  };
+  lora_ok({"merge", a + "@0.7", b, "--base", folder.path("base"), "-o", out});
+  const CommandResult recorded = verify(b, a);
+  INFO(recorded.out << recorded.err);
+  REQUIRE(recorded.code == 0);
+  REQUIRE(
+      contains(recorded.err, "base + 0.7 * " + a + " + " + b + ", as its lora_merge.json says"));
+  REQUIRE(contains(recorded.out, "bit for bit (PEFT merge)"));
+  REQUIRE(verify(a + "@0.7", b).code == 0);
+  REQUIRE(verify(a + "@0.6", b).code == 1);
+  REQUIRE(lora::testing::lora({"verify", a, "--base", folder.path("base"), "--merged", out}).code ==
+          1);
+  // Without the record each adapter is held against the merge alone, and neither explains it.
+  std::filesystem::remove(out + "/lora_merge.json");
+  REQUIRE(verify(a, b).code == 1);
+}
+
 TEST_CASE("merge refuses with the exit code of the reason") {
   Folder folder;
   lora_ok(folder.merge());

@@ -238,11 +238,11 @@ TEST_CASE("a merged checkpoint that cannot be opened is a finding") {
   sample.verify();
   VerifyOptions options;
   options.adapter = sample.directory / "adapter";
-  options.unreadable_merged = unreadable_merged(
+  options.merged_report = unreadable_merged(
       "merged", Error(ErrorKind::not_found, "cannot open x: shards it names are missing: b"));
   VerifyReport report = verify(options);
   REQUIRE(message_of(report, "LV702").find("shards it names are missing") != std::string::npos);
-  options.unreadable_merged = unreadable_merged(
+  options.merged_report = unreadable_merged(
       "merged", Error(ErrorKind::malformed, "index x disagrees with its shards: not in their"));
   report = verify(options);
   REQUIRE(message_of(report, "LV705").find("disagrees with its shards") != std::string::npos);

@@ -1,8 +1,10 @@
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
 
 #include "lora/base/random.h"
+#include "lora/base/tensor.h"
 #include "ops/replay/kernels.h"
 #include "support/testing.h"
 
@@ -144,4 +146,56 @@ TEST_CASE("sums of intended and found change are those of float64") {
     REQUIRE(sums.changed == 666);
     REQUIRE(sums.count == 1000);
   }
+}
+
+TEST_CASE("merging a row in one pass gives the bits and figures of its steps one by one") {
+  const Kernels& plain = *available_kernels().front();
+  for (const std::size_t n : {1U, 15U, 16U, 515U, 4096U, 9001U}) {
+    const std::vector<float> values = normals(n, 3), product = normals(n, 4);
+    const auto count = static_cast<std::int64_t>(n);
+    for (const DType from : {DType::f32, DType::bf16})
+      for (const DType to : {DType::f32, DType::bf16})
+        for (const Kernels* kernels : available_kernels()) {
+          INFO(kernels->name << " " << to_string(from) << " to " << to_string(to) << ", " << n);
+          const Tensor stored = Tensor::from_f32({count}, values).cast(from);
+          const float scaling = 1.0F / 64;
+          std::vector<float> base(n), sum(n), update(n);
+          plain.load(from, stored.bytes.data(), base.data(), n);
+          plain.scale(product.data(), scaling, update.data(), n);
+          sum = base;
+          plain.add(sum.data(), update.data(), n);
+          plain.round(to, sum.data(), n);
+          Sums wanted, found;
+          plain.accumulate(base.data(), sum.data(), update.data(), n, wanted);
+          std::vector<std::byte> out(n * bits_of(to) / 8);
+          REQUIRE(kernels->merge(from, to, product.data(), scaling, stored.bytes.data(), out.data(),
+                                 n, found));
+          REQUIRE(std::ranges::equal(out, Tensor::from_f32({count}, sum).cast(to).bytes));
+          REQUIRE(found.changed == wanted.changed);
+          REQUIRE(found.count == wanted.count);
+          for (const auto& [a, b] :
+               {std::pair(found.wanted, wanted.wanted), std::pair(found.found, wanted.found),
+                std::pair(found.overlap, wanted.overlap),
+                std::pair(found.survived, wanted.survived)})
+            REQUIRE(std::abs(a - b) <= 1e-5 * std::abs(b));
+        }
+  }
+}
+
+TEST_CASE("merging a row says when a value is not finite, in vectors and in the rest") {
+  const float infinity = std::numeric_limits<float>::infinity();
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (const Kernels* kernels : available_kernels())
+    for (const std::size_t at : {3U, 17U, 20U})
+      for (const float bad : {infinity, -infinity, nan, std::numeric_limits<float>::max()}) {
+        INFO(kernels->name << " " << at << " " << bad);
+        std::vector<float> values(21, 1.0F), product(21, 0.5F);
+        values[at] = bad;
+        const Tensor stored = Tensor::from_f32({21}, values);
+        std::vector<std::byte> out(42);
+        Sums sums;
+        // The largest f32 rounds to infinity in bf16.
+        REQUIRE(!kernels->merge(DType::f32, DType::bf16, product.data(), 1, stored.bytes.data(),
+                                out.data(), 21, sums));
+      }
 }

@@ -1,6 +1,7 @@
 #include "lora/ops/verify.h"
 
 #include <algorithm>
+#include <map>
 
 #include "cli/exit_codes.h"
 #include "cli/progress_line.h"
@@ -41,7 +42,9 @@ class Verify final : public Command {
                  "compare the effect on outputs with that of N random adapters of equal norms "
                  "(implies --outputs)")
         .metavar = "N";
-    options.text("--merged", merged_, "BASE", "prove that this checkpoint is base + adapter");
+    options.text("--merged", merged_, "BASE",
+                 "prove that this checkpoint is base + adapter, or base + all adapters where "
+                 "weights are given (ADAPTER@WEIGHT) or its lora_merge.json names several");
     options.group("Findings");
     options.flag("--strict", strict_, "warnings are errors");
     options.flag("--require-proof", require_proof_, "an unproven base is an error");
@@ -96,10 +99,15 @@ class Verify final : public Command {
     std::optional<Checkpoint> base;
     if (base_) base = open_base(*base_, base_options_, context);
     std::vector<std::filesystem::path> adapters;
-    for (const std::string& argument : expand_adapters(adapters_, context.console))
-      adapters.push_back(adapter_path(argument, context));
-    const Merged merged = open_merged(context);
+    for (const std::string& argument : expand_adapters(adapters_, context.console)) {
+      const WeightedPath source = merged_ ? split_weight(argument) : WeightedPath{argument};
+      adapters.push_back(adapter_path(source.path, context));
+      if (source.path != argument) weights_[adapters.back()] = source.weight;
+    }
+    Merged merged = open_merged(context);
     const AdapterIndex companions = open_all(adapters, context);
+    if (merged.checkpoint && adapters.size() > 1 && companions.entries().size() == adapters.size())
+      compare_joint_merge(*base, companions, merged, context);
     std::optional<Probe> probe;
     if (probe_) probe = read_probe(*probe_);
     ProgressLine progress(context.streams, "verify", "B",
@@ -115,7 +123,7 @@ class Verify final : public Command {
       options.base = base ? &*base : nullptr;
       options.full = full_;
       options.merged = merged.checkpoint ? &*merged.checkpoint : nullptr;
-      options.unreadable_merged = merged.unreadable;
+      options.merged_report = merged.report;
       options.companions = &companions;
       for (const AdapterIndex::Entry& entry : companions.entries())
         if (merged_ && entry.adapter.path != options.adapter)
@@ -207,7 +215,7 @@ class Verify final : public Command {
 
   struct Merged {
     std::optional<Checkpoint> checkpoint;
-    std::optional<MergedReport> unreadable;
+    std::optional<MergedReport> report;  // of a joint merge, or why there is no checkpoint
   };
 
   // A checkpoint that is there and damaged is a finding, as an adapter would be.
@@ -222,9 +230,38 @@ class Verify final : public Command {
       merged.checkpoint = open_checkpoint(*merged_, base_options_, context.huggingface_caches());
     } catch (const Error& error) {
       if (!std::filesystem::exists(*merged_, ignored)) throw;
-      merged.unreadable = unreadable_merged(*merged_, error);
+      merged.report = unreadable_merged(*merged_, error);
     }
     return merged;
+  }
+
+  // The merge of all adapters given, where their weights are given or lora_merge.json names them.
+  void compare_joint_merge(const Checkpoint& base, const AdapterIndex& companions, Merged& merged,
+                           Context& context) const {
+    std::vector<const Adapter*> known;
+    for (const AdapterIndex::Entry& entry : companions.entries()) known.push_back(&entry.adapter);
+    std::optional<std::vector<WeightedAdapter>> joint;
+    if (weights_.empty()) {
+      joint = recorded_merge(*merged.checkpoint, known, context.threads());
+    } else {
+      joint.emplace();
+      for (const Adapter* adapter : known) {
+        const auto weight = weights_.find(adapter->path);
+        joint->push_back({*adapter, weight == weights_.end() ? 1 : weight->second});
+      }
+    }
+    if (!joint) return;
+    std::string sum = "base";
+    for (const WeightedAdapter& one : *joint)
+      sum += " + " + (one.weight == 1 ? "" : number_text(one.weight, 6) + " * ") +
+             one.adapter.path.string();
+    context.console.note(*merged_ + " is compared with " + sum +
+                         (weights_.empty() ? ", as its lora_merge.json says" : ""));
+    MergedOptions options;
+    options.threads = context.threads();
+    options.sinks = context.sinks;
+    merged.report = compare_merged(*joint, base, *merged.checkpoint, options);
+    merged.checkpoint.reset();
   }
 
   // What the adapters of one run are compared with: each other, where there are several.
@@ -259,6 +296,7 @@ class Verify final : public Command {
   }
 
   std::vector<std::string> adapters_, explain_;
+  std::map<std::filesystem::path, double> weights_;  // of ADAPTER@WEIGHT
   std::optional<std::string> base_, adapter_config_, merged_, probe_, baseline_, write_baseline_;
   std::int64_t null_samples_ = 0;
   std::string format_ = "text";

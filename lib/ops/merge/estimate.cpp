@@ -1,6 +1,5 @@
 #include <chrono>
 
-#include "lora/base/parallel.h"
 #include "lora/base/sha256.h"
 #include "ops/merge/writer.h"
 
@@ -26,26 +25,19 @@ double estimate_seconds(const std::vector<Target>& targets, const WriterOptions&
   double estimate = 0;
   for (const bool is_copied : {false, true}) {
     std::uint64_t all = 0, sampled = 0;
-    double making = 0, hashing = 0;
+    double seconds = 0;
     for (const Target& target : targets) {
       if (target.is_copy() != is_copied) continue;
       all += bytes_of(target);
       if (sampled >= kSampleBytes) continue;
       sampled += bytes_of(target);
       const auto start = Clock::now();
-      double own = 0;
-      write_target(target, options, [&](std::span<const std::byte> bytes) {
-        const auto begin = Clock::now();
-        Sha256().update(bytes);
-        own += since(begin);
-      });
-      making += since(start) - own;
-      hashing += own;
+      write_target(target, options,
+                   {[](std::span<const std::byte> bytes) { Sha256().update(bytes); }});
+      seconds += since(start);
     }
     if (sampled == 0) continue;
-    const double share = static_cast<double>(all) / static_cast<double>(sampled);
-    estimate +=
-        share * (making + hashing / (options.threads > 0 ? options.threads : available_threads()));
+    estimate += seconds * static_cast<double>(all) / static_cast<double>(sampled);
   }
   return estimate;
 }

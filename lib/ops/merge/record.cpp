@@ -21,6 +21,18 @@ JsonObject inputs_of(const Record& record) {
           {"compat", record.compat}};
 }
 
+std::optional<Digest> digest_in(const Json& object, std::string_view member) {
+  const Json* value = object.find(member);
+  const std::string* hex = value == nullptr ? nullptr : value->as_string();
+  return hex == nullptr ? std::nullopt : Digest::from_hex(*hex);
+}
+
+std::string text_in(const Json& object, std::string_view member) {
+  const Json* value = object.find(member);
+  const std::string* text = value == nullptr ? nullptr : value->as_string();
+  return text == nullptr ? std::string() : *text;
+}
+
 }  // namespace
 
 Json to_json(const Record& record) {
@@ -55,23 +67,36 @@ JsonObject history_of(const Json& document) {
           {"result", member("root")}};
 }
 
+std::optional<Record> read_record(const std::filesystem::path& directory) {
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(directory / kRecordName, ignored)) return std::nullopt;
+  const Json document = read_json_file(directory / kRecordName);
+  const auto base = digest_in(document, "base_root"), root = digest_in(document, "root");
+  const Json* listed = document.find("adapters");
+  if (text_in(document, "schema") != kSchema || !base || !root || listed == nullptr ||
+      listed->as_array() == nullptr)
+    return std::nullopt;
+  Record record{*base, {}, {}, text_in(document, "dtype"), text_in(document, "compat"), *root};
+  for (const Json& one : *listed->as_array()) {
+    const auto digest = digest_in(one, "sha256");
+    const Json* weight = one.find("weight");
+    const auto number = weight == nullptr ? std::nullopt : weight->as_double();
+    if (!digest || !number) return std::nullopt;
+    record.adapters.push_back(*digest);
+    record.weights.push_back(*number);
+  }
+  return record;
+}
+
 std::string state_of(const std::filesystem::path& output, const Record& wanted, int threads,
                      const Sinks& sinks) {
-  std::error_code ignored;
-  if (!std::filesystem::is_regular_file(output / kRecordName, ignored))
-    return "foreign: no merge of this program";
   try {
-    const Json document = read_json_file(output / kRecordName);
-    JsonObject found = document.as_object() ? *document.as_object() : JsonObject();
-    const Json* text = found.find("root");
-    const std::string* hex = text == nullptr ? nullptr : text->as_string();
-    const auto root = hex == nullptr ? std::nullopt : Digest::from_hex(*hex);
-    if (!root) return "foreign: its lora_merge.json names no root";
-    found.erase("root");
-    if (dump_json(found) != dump_json(inputs_of(wanted)))
+    const std::optional<Record> found = read_record(output);
+    if (!found) return "foreign: no merge of this program";
+    if (dump_json(inputs_of(*found)) != dump_json(inputs_of(wanted)))
       return "stale: a merge of other inputs or with other settings";
     const BaseLock lock = compute_base_lock(open_checkpoint(output.string()), threads, sinks);
-    return lock.root == *root ? "up to date" : "stale: its weights were changed since";
+    return lock.root == found->root ? "up to date" : "stale: its weights were changed since";
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::interrupted) throw;
     return "foreign: " + error.message();

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,9 @@ Json to_json(const Record& record);
 /// A record as one step of a history (ops/lineage.h), with the base among its inputs. Throws
 /// Error(malformed) when it is none.
 JsonObject history_of(const Json& document);
+
+/// The record beside a merged checkpoint; nullopt when there is none that this program wrote.
+std::optional<Record> read_record(const std::filesystem::path& directory);
 
 /// What lies at `output`, next to a merge with these inputs (`wanted.root` is not looked at): "up
 /// to date", "stale: ..." or "foreign: ...". Hashes the weights there when the inputs agree.

@@ -2,9 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <condition_variable>
+#include <mutex>
+#include <utility>
 
 #include "lora/base/error.h"
 #include "lora/base/parallel.h"
+#include "lora/base/read_ahead.h"
 #include "ops/merge/finite.h"
 #include "ops/replay/factors.h"
 #include "ops/replay/row_block.h"
@@ -22,7 +26,8 @@ using replay::Target;
 // Work of one thread between two looks at the clock; also what a thread keeps for itself.
 constexpr std::int64_t kPieceElements = 1 << 17;
 constexpr std::uint64_t kCopyBytes = 8 << 20;
-constexpr std::uint64_t kLargestBatch = 32 << 20;
+constexpr std::uint64_t kReadAhead = 32 << 20;
+constexpr std::uint64_t kLargestBatch = 4 << 20;  // read again at once, by the write
 
 std::size_t size(std::int64_t value) { return static_cast<std::size_t>(value); }
 
@@ -68,33 +73,44 @@ class TargetWriter {
     pieces_ = std::max<std::size_t>(1, batch / piece);
   }
 
-  Sums write(const ByteSink& out) {
+  // One of the threads hands out a batch while the others make the next.
+  Sums write(const Streams& streams) {
     if (target_.magnitude && target_.is_norm_by_column) find_column_factors();
     Sums total;
+    Batch made;
+    const auto hand_out = [&] {
+      if (made.keep) streams.out(made.bytes);
+    };
     for (std::int64_t first = 0; first < target_.rows;) {
       options_.sinks.throw_if_cancelled();
       const std::int64_t rows =
           std::min(static_cast<std::int64_t>(pieces_) * rows_, target_.rows - first);
-      buffer_.resize(size(rows) * row_bytes_);
+      const std::size_t bytes = size(rows) * row_bytes_;
+      const std::shared_ptr<std::byte> batch = options_.buffers.take(bytes);
+      read_ahead(base_rows(first + rows, pieces_ * size(rows_)));
       std::vector<Sums> sums(piece_count(rows));
-      for_pieces(first, rows,
+      for_pieces(first, rows, hand_out,
                  [&](std::size_t i, RowBlock& block, std::int64_t at, std::int64_t count) {
-                   block.write(at, count, buffer_.data() + size(at - first) * row_bytes_, sums[i]);
+                   block.write(at, count, batch.get() + size(at - first) * row_bytes_, sums[i]);
                  });
       for (const Sums& part : sums) total.add(part);
-      out(buffer_);
-      drop(first, rows);
+      drop_pages(options_.mappings, base_rows(first, size(rows)));
+      made = {{batch.get(), bytes}, batch};
+      if (streams.beside) streams.beside(made);
       first += rows;
     }
+    hand_out();
     return total;
   }
 
  private:
   std::size_t piece_count(std::int64_t rows) const { return size((rows + rows_ - 1) / rows_); }
 
-  template <typename Body>
-  void for_pieces(std::int64_t first, std::int64_t rows, const Body& body) {
-    parallel_for(piece_count(rows), options_.threads, [&](std::size_t i) {
+  template <typename Beside, typename Body>
+  void for_pieces(std::int64_t first, std::int64_t rows, const Beside& beside, const Body& body) {
+    parallel_for(1 + piece_count(rows), options_.threads, [&](std::size_t task) {
+      if (task == 0) return beside();
+      const std::size_t i = task - 1;
       RowBlock block(target_, factors_, {way_}, replay::best_kernels());
       if (!column_factors_.empty()) block.set_column_factors(&column_factors_);
       const std::int64_t begin = first + static_cast<std::int64_t>(i) * rows_;
@@ -116,13 +132,14 @@ class TargetWriter {
       const std::int64_t rows = std::min(batch, target_.rows - first);
       std::vector<std::vector<double>> parts(piece_count(rows),
                                              std::vector<double>(squares.size()));
-      for_pieces(first, rows,
-                 [&](std::size_t i, RowBlock& block, std::int64_t at, std::int64_t count) {
-                   block.add_column_squares(at, count, parts[i]);
-                 });
+      for_pieces(
+          first, rows, [] {},
+          [&](std::size_t i, RowBlock& block, std::int64_t at, std::int64_t count) {
+            block.add_column_squares(at, count, parts[i]);
+          });
       for (const std::vector<double>& part : parts)
         for (std::size_t j = 0; j < squares.size(); ++j) squares[j] += part[j];
-      drop(first, rows);
+      drop_pages(options_.mappings, base_rows(first, size(rows)));
     }
     const std::vector<float> magnitude = target_.magnitude->to_f32();
     std::vector<float> factors;
@@ -131,34 +148,70 @@ class TargetWriter {
     column_factors_ = std::move(factors);
   }
 
-  void drop(std::int64_t first, std::int64_t rows) const {
+  // Up to `rows` rows of the base, as stored.
+  std::span<const std::byte> base_rows(std::int64_t first, std::size_t rows) const {
     const std::size_t width = size(target_.columns) * bits_of(target_.base.dtype) / 8;
-    drop_pages(options_.mappings,
-               target_.base.bytes.subspan(size(first) * width, size(rows) * width));
+    const auto bytes = target_.base.bytes;
+    const std::size_t start = std::min(bytes.size(), size(first) * width);
+    return bytes.subspan(start, std::min(rows * width, bytes.size() - start));
   }
 
   const Target& target_;
-  const WriterOptions& options_;
+  WriterOptions options_;
   Rounding way_;
   std::vector<replay::BlockFactors> factors_;
   std::vector<float> column_factors_;
   std::int64_t rows_ = 1;
   std::size_t row_bytes_ = 0, pieces_ = 1;
-  std::vector<std::byte> buffer_;
 };
 
-void copy(const Target& target, const WriterOptions& options, const ByteSink& out) {
+void copy(const Target& target, const WriterOptions& options, const Streams& streams) {
   const std::span<const std::byte> bytes = target.base.bytes;
   for (std::size_t at = 0; at < bytes.size(); at += kCopyBytes) {
     options.sinks.throw_if_cancelled();
     const auto part = bytes.subspan(at, std::min<std::size_t>(kCopyBytes, bytes.size() - at));
-    require_finite(target.base_name, target.base.dtype, part);
-    out(part);
+    const auto rest = bytes.subspan(at + part.size());
+    read_ahead(rest.first(std::min<std::size_t>(kReadAhead, rest.size())));
+    streams.out(part);
     drop_pages(options.mappings, part);
   }
 }
 
 }  // namespace
+
+struct Buffers::Pool {
+  struct Memory {
+    std::unique_ptr<std::byte[]> bytes;
+    std::size_t size = 0;
+  };
+  static constexpr std::size_t kMost = 3;  // one being made, one on its way, one to be hashed
+  std::mutex mutex;
+  std::condition_variable returned;
+  std::vector<Memory> free = std::vector<Memory>(kMost);
+};
+
+Buffers::Buffers() : pool_(std::make_shared<Pool>()) {}
+
+std::shared_ptr<std::byte> Buffers::take(std::size_t bytes) {
+  std::unique_lock lock(pool_->mutex);
+  pool_->returned.wait(lock, [&] { return !pool_->free.empty(); });
+  auto memory = std::make_shared<Pool::Memory>(std::move(pool_->free.back()));
+  pool_->free.pop_back();
+  lock.unlock();
+  std::byte* address = nullptr;
+  // Also when the allocation fails, the place goes back.
+  std::shared_ptr<Pool::Memory> lent(memory.get(), [pool = pool_, memory](Pool::Memory*) {
+    const std::lock_guard guard(pool->mutex);
+    pool->free.push_back(std::move(*memory));
+    pool->returned.notify_one();
+  });
+  if (memory->size < bytes) {
+    memory->bytes = std::make_unique_for_overwrite<std::byte[]>(bytes);
+    memory->size = bytes;
+  }
+  address = memory->bytes.get();
+  return {lent, address};
+}
 
 std::string why_not_written(const Target& target) {
   if (!target.not_replayed.empty()) return target.not_replayed;
@@ -180,17 +233,18 @@ void require_memory(const Target& target, const WriterOptions& options) {
       .in_tensor(target.base_name);
 }
 
-Sums write_target(const Target& target, const WriterOptions& options, const ByteSink& out) {
+Sums write_target(const Target& target, const WriterOptions& options, const Streams& streams) {
   if (target.is_copy()) {
-    copy(target, options, out);
+    copy(target, options, streams);
     return {};
   }
   if (replays(target.base.dtype) && replays(target.merged.dtype))
-    return TargetWriter(target, options).write(out);
+    return TargetWriter(target, options).write(streams);
   // F64 from or to: no kernel, and nothing is added.
   const Tensor cast = target.base.cast(target.merged.dtype);
   require_finite(target.base_name, target.base.dtype, target.base.bytes);
-  out(cast.bytes);
+  streams.out(cast.bytes);
+  if (streams.beside) streams.beside({cast.bytes, cast.keep_alive});
   return {};
 }
 

@@ -5,6 +5,7 @@
 
 #include "lora/base/error.h"
 #include "ops/replay/kernels_x86.h"
+#include "ops/replay/merge_row.h"
 #include "ops/replay/row_kernels.h"
 
 namespace lora::replay {
@@ -50,7 +51,10 @@ constexpr Kernels kPlain{
     [](const float* a, const float* b, std::size_t n) { return body::equal(a, b, n); },
     [](const float* w, const float* m, const float* d, std::size_t n, Sums& sums) {
       body::accumulate(w, m, d, n, sums);
-    }};
+    },
+    [](DType from, DType to, const float* product, float scaling, const std::byte* stored,
+       std::byte* out, std::size_t n,
+       Sums& sums) { return body::merge(from, to, product, scaling, stored, out, n, sums); }};
 
 }  // namespace
 

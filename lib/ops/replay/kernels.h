@@ -50,6 +50,11 @@ struct Kernels {
   /// True when all bits are equal (NaN equals NaN).
   bool (*equal)(const float* a, const float* b, std::size_t n);
   void (*accumulate)(const float* w, const float* m, const float* d, std::size_t n, Sums& sums);
+  /// out = rounded(stored + product * scaling) from and to F32 or BF16, and what accumulate would
+  /// add for it: all of the above in one pass. False when a value of the row is not finite, which
+  /// leaves `out` and `sums` without meaning.
+  bool (*merge)(DType from, DType to, const float* product, float scaling, const std::byte* stored,
+                std::byte* out, std::size_t n, Sums& sums);
 };
 
 /// The sets this processor can run, the plainest first. Never empty.

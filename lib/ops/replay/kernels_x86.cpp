@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "ops/replay/merge_row.h"
 #include "ops/replay/row_kernels.h"
 
 #define LORA_AVX2 [[gnu::target("avx2,fma,f16c")]]
@@ -154,10 +155,20 @@ LORA_AVX2 void accumulate_avx2(const float* w, const float* m, const float* d, s
   body::accumulate(w, m, d, n, sums);
 }
 
-constexpr Kernels kAvx2{"avx2",     multiply_avx2, load_avx2,  round_avx2,
-                        scale_avx2, add_avx2,      equal_avx2, accumulate_avx2};
-constexpr Kernels kAvx512{"avx512",   multiply_avx512, load_avx2,  round_avx2,
-                          scale_avx2, add_avx2,        equal_avx2, accumulate_avx2};
+LORA_AVX2 bool merge_avx2(DType from, DType to, const float* product, float scaling,
+                          const std::byte* stored, std::byte* out, std::size_t n, Sums& sums) {
+  return body::merge(from, to, product, scaling, stored, out, n, sums);
+}
+
+LORA_AVX512 bool merge_avx512(DType from, DType to, const float* product, float scaling,
+                              const std::byte* stored, std::byte* out, std::size_t n, Sums& sums) {
+  return body::merge(from, to, product, scaling, stored, out, n, sums);
+}
+
+constexpr Kernels kAvx2{"avx2",   multiply_avx2, load_avx2,       round_avx2, scale_avx2,
+                        add_avx2, equal_avx2,    accumulate_avx2, merge_avx2};
+constexpr Kernels kAvx512{"avx512", multiply_avx512, load_avx2,       round_avx2,  scale_avx2,
+                          add_avx2, equal_avx2,      accumulate_avx2, merge_avx512};
 
 }  // namespace
 

@@ -249,12 +249,31 @@ void RowBlock::require_finite(std::int64_t row) const {
       .in_tensor(target_.base_name);
 }
 
+// Whether the row is base + one update, rounded once: what Kernels::merge does in one pass.
+bool RowBlock::adds_one_update(std::int64_t row) const {
+  const auto is_taken = [](DType dtype) { return dtype == DType::f32 || dtype == DType::bf16; };
+  const Rounding& way = ways_.front();
+  if (products_.size() != 1 || block_ == nullptr || target_.magnitude || way.rounds_factors ||
+      !is_taken(target_.base.dtype) || !is_taken(target_.merged.dtype) || target_.token_of(row))
+    return false;
+  // Where the sum is made in bf16, so is the base: rounding it first changes nothing.
+  const bool rounds_first = block_->additions.front().always_rounds || way.rounds_update;
+  return way.compute == DType::f32 || (way.compute == target_.merged.dtype &&
+                                       target_.base.dtype == way.compute && !rounds_first);
+}
+
 void RowBlock::write(std::int64_t first, std::int64_t count, std::byte* out, Sums& sums) {
   begin(first, count);
   const std::size_t n = size(target_.columns);
   const std::size_t width = n * bits_of(target_.merged.dtype) / 8;
   for (std::int64_t index = 0; index < count; ++index, out += width) {
     const std::int64_t row = first + index;
+    if (adds_one_update(row) &&
+        kernels_.merge(target_.base.dtype, target_.merged.dtype,
+                       products_[0].data() + index * target_.columns,
+                       static_cast<float>(block_->additions[0].scaling),
+                       row_bytes(target_.base, row, target_.columns), out, n, sums))
+      continue;
     begin_row(row, index);
     compute(row, ways_.front());
     require_finite(row);

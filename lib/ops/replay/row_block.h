@@ -48,6 +48,7 @@ class RowBlock {
   void sum_up(const Rounding& way, const std::vector<const float*>& updates, std::size_t n,
               const float* start, float* values);
   void finish(std::int64_t row, const Rounding& way, float* values);
+  bool adds_one_update(std::int64_t row) const;
 
   const Target& target_;
   const std::vector<BlockFactors>& factors_;

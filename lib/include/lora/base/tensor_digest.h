@@ -5,6 +5,7 @@
 // bytes. All integers little endian. The same layout serves base.lock.json and lora_manifest.json.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <span>
 #include <string_view>
@@ -13,6 +14,18 @@
 #include "lora/base/tensor.h"
 
 namespace lora {
+
+/// The same front to back, for bytes that are not all there at once.
+class TensorHash {
+ public:
+  TensorHash(std::string_view name, DType dtype, std::span<const std::int64_t> shape,
+             std::uint64_t bytes);
+  void update(std::span<const std::byte> bytes) { hash_.update(bytes); }
+  Digest finish() { return hash_.finish(); }
+
+ private:
+  Sha256 hash_;
+};
 
 Digest tensor_digest(std::string_view name, const Tensor& tensor);
 

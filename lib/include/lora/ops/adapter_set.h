@@ -46,6 +46,11 @@ struct BaseGroup {
 /// base are in no group.
 std::vector<BaseGroup> group_by_base(const std::vector<StatedBase>& adapters);
 
+struct WeightedAdapter {
+  Adapter adapter;  ///< as opened: its weight is not in its scaling
+  double weight = 1;
+};
+
 /// Multiplies the scaling of every LoRA module by `weight`, as PEFT's scale_layer does. What an
 /// adapter replaces whole (modules_to_save, biases, token rows) has no weight and stays.
 void apply_weight(Adapter& adapter, double weight);

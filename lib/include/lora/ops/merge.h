@@ -19,13 +19,9 @@
 #include "lora/base/sha256.h"
 #include "lora/base/sinks.h"
 #include "lora/checkpoint/checkpoint.h"
+#include "lora/ops/adapter_set.h"
 
 namespace lora {
-
-struct WeightedAdapter {
-  Adapter adapter;  ///< as opened; merge fits it to the base
-  double weight = 1;
-};
 
 struct MergeOptions {
   const Checkpoint* base = nullptr;

@@ -38,8 +38,9 @@ struct VerifyOptions {
   bool full = false;
   FindingFilter filter;                ///< acts before verdict and checks are decided
   const Checkpoint* merged = nullptr;  ///< checkpoint that claims to be base + adapter
-  /// Set instead of `merged` when that checkpoint could not be opened: its path and why.
-  std::optional<MergedReport> unreadable_merged;
+  /// Set instead of `merged`: what a merge of several adapters was found to be, or why the
+  /// checkpoint could not be opened.
+  std::optional<MergedReport> merged_report;
   /// The adapters of the same run; `adapter` may be among them and is not opened again then.
   /// Whether they can be loaded together is a note (LV318), never an error: nobody said that they
   /// should be.

@@ -16,6 +16,7 @@
 #include "lora/adapter/adapter.h"
 #include "lora/base/dtype.h"
 #include "lora/base/sinks.h"
+#include "lora/ops/adapter_set.h"
 
 namespace lora {
 
@@ -110,6 +111,18 @@ struct MergedOptions {
 /// Error(interrupted).
 MergedReport compare_merged(const Adapter& adapter, const Checkpoint& base,
                             const Checkpoint& merged, const MergedOptions& options);
+
+/// The same for a merge of several adapters, added in this order. Other ways to have merged are not
+/// looked for (`explanations` stays empty).
+MergedReport compare_merged(const std::vector<WeightedAdapter>& adapters, const Checkpoint& base,
+                            const Checkpoint& merged, const MergedOptions& options);
+
+/// The merge that lora_merge.json beside a merged checkpoint records, where it is one of several
+/// adapters and all of them are among `known`; nullopt otherwise. The record is a claim:
+/// compare_merged proves it.
+std::optional<std::vector<WeightedAdapter>> recorded_merge(const Checkpoint& merged,
+                                                           const std::vector<const Adapter*>& known,
+                                                           int threads);
 
 /// Whether rounding costs so much that a merge deserves a warning: less than half of the update's
 /// energy in weights that changed at all, or a rounding error longer than the update itself (a

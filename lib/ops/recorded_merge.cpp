@@ -1,0 +1,28 @@
+#include <algorithm>
+
+#include "lora/checkpoint/checkpoint.h"
+#include "lora/ops/verify_merged.h"
+#include "ops/adapter_digest.h"
+#include "ops/merge/record.h"
+
+namespace lora {
+
+std::optional<std::vector<WeightedAdapter>> recorded_merge(const Checkpoint& merged,
+                                                           const std::vector<const Adapter*>& known,
+                                                           int threads) {
+  const auto record =
+      merged.directory.empty() ? std::nullopt : merging::read_record(merged.directory);
+  if (!record || record->adapters.size() < 2) return std::nullopt;
+  std::vector<Digest> digests;
+  for (const Adapter* adapter : known) digests.push_back(adapter_digest(*adapter, threads));
+  std::vector<WeightedAdapter> adapters;
+  for (std::size_t i = 0; i < record->adapters.size(); ++i) {
+    const auto found = std::find(digests.begin(), digests.end(), record->adapters[i]);
+    if (found == digests.end()) return std::nullopt;
+    adapters.push_back(
+        {*known[static_cast<std::size_t>(found - digests.begin())], record->weights[i]});
+  }
+  return adapters;
+}
+
+}  // namespace lora

@@ -1,0 +1,33 @@
+#include "ops/merge/background.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <vector>
+
+#include "support/testing.h"
+
+using lora::merging::Background;
+
+TEST_CASE("work beside the pass is done in its order, with a thread and without") {
+  for (const int threads : {0, 1}) {
+    std::vector<int> order;
+    Background background(threads);
+    for (int i = 0; i < 100; ++i) background.add([&order, i] { order.push_back(i); });
+    background.settle();
+    REQUIRE(order.size() == 100);
+    REQUIRE(std::is_sorted(order.begin(), order.end()));
+    background.settle();
+  }
+}
+
+TEST_CASE("a failure beside the pass comes out where it waits, and nothing begins after it") {
+  for (const int threads : {1, 3}) {
+    Background background(threads);
+    background.add([] { throw std::runtime_error("no"); });
+    REQUIRE_THROWS_WITH(background.settle(), "no");
+    bool began = false;
+    background.add([&began] { began = true; });
+    REQUIRE_THROWS_WITH(background.settle(), "no");
+    REQUIRE(!began);
+  }
+}
