@@ -252,40 +252,39 @@ class Resizing {
     return safetensors_size(sources, &pytorch_metadata());
   }
 
+  // By site, so that wide numbers never stand there for more sites than threads.
   std::map<std::string, SiteFactors> new_factors() {
-    std::vector<std::size_t> cut;
-    for (std::size_t i = 0; i < blocks_.size(); ++i) {
-      const Group& group = group_of(blocks_[i]);
-      if (group.rank_after < group.rank_before) cut.push_back(i);
-    }
-    std::stable_sort(cut.begin(), cut.end(), [&](std::size_t x, std::size_t y) {
-      return work_of(blocks_[x]) > work_of(blocks_[y]);
-    });
-    std::vector<SplitFactors> split(blocks_.size());
-    parallel_for(cut.size(), options_.output.threads, [&](std::size_t i) {
-      Block& block = blocks_[cut[i]];
-      const Group& group = group_of(block);
-      if (!block.svd) block.svd.emplace(std::vector<UpdateFactor>{block.factor});
-      split[cut[i]] =
-          split_factors(*block.svd, group.rank_after / group.step, block.factor.scaling);
-      block.svd.reset();
-    });
-    std::map<std::string, SiteFactors> factors;
+    std::vector<const Site*> changed;
     for (const Site& site : sites_) {
       const Group& group = groups_[site.group];
-      const std::string& path = site.module->module_path;
-      if (group.rank_after > group.rank_before) {
-        factors[path] = padded(*site.module, group.rank_after);
-      } else if (group.rank_after < group.rank_before) {
-        std::vector<SplitFactors> own;
-        for (const std::size_t block : site.blocks) own.push_back(std::move(split[block]));
-        factors[path] = joined(*site.module, own);
-      }
+      if (group.rank_after != group.rank_before) changed.push_back(&site);
     }
+    std::stable_sort(changed.begin(), changed.end(), [](const Site* x, const Site* y) {
+      return x->module->a.numel() + x->module->b.numel() >
+             y->module->a.numel() + y->module->b.numel();
+    });
+    std::vector<SiteFactors> made(changed.size());
+    parallel_for(changed.size(), options_.output.threads,
+                 [&](std::size_t i) { made[i] = factors_of(*changed[i]); });
+    std::map<std::string, SiteFactors> factors;
+    for (std::size_t i = 0; i < changed.size(); ++i)
+      factors[changed[i]->module->module_path] = std::move(made[i]);
     return factors;
   }
 
-  const Group& group_of(const Block& block) const { return groups_[sites_[block.site].group]; }
+  SiteFactors factors_of(const Site& site) {
+    const Group& group = groups_[site.group];
+    if (group.rank_after > group.rank_before) return padded(*site.module, group.rank_after);
+    std::vector<SplitFactors> split;
+    for (const std::size_t at : site.blocks) {
+      Block& block = blocks_[at];
+      if (!block.svd) block.svd.emplace(std::vector<UpdateFactor>{block.factor});
+      split.push_back(
+          split_factors(*block.svd, group.rank_after / group.step, block.factor.scaling));
+      block.svd.reset();
+    }
+    return joined(*site.module, split);
+  }
 
   void write(const std::map<std::string, SiteFactors>& factors) {
     Operation operation{
