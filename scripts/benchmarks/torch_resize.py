@@ -10,8 +10,8 @@ from safetensors import safe_open
 folder, modules, rank = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 with safe_open(f"{folder}/adapter_model.safetensors", "pt") as file:
     stems = sorted(key[: -len(".lora_A.weight")] for key in file.keys() if key.endswith(".lora_A.weight"))
-    # Spread over the shapes: attention and mlp modules alike.
-    chosen = [stems[i * (len(stems) // modules)] for i in range(modules)]
+    # Other layers and other shapes: with two, one of the mlp and one of the attention.
+    chosen = [stems[i * (len(stems) // modules + 3) % len(stems)] for i in range(modules)]
     pairs = [(file.get_tensor(f"{s}.lora_A.weight"), file.get_tensor(f"{s}.lora_B.weight")) for s in chosen]
 started = time.perf_counter()
 rounded = []
