@@ -1,6 +1,7 @@
 #include "ops/merge/background.h"
 
 #include <algorithm>
+#include <atomic>
 #include <stdexcept>
 #include <vector>
 
@@ -11,7 +12,7 @@ using lora::merging::Background;
 TEST_CASE("work beside the pass is done in its order, with a thread and without") {
   for (const int threads : {0, 1}) {
     std::vector<int> order;
-    Background background(threads);
+    Background background(threads, false);
     for (int i = 0; i < 100; ++i) background.add([&order, i] { order.push_back(i); });
     background.settle();
     REQUIRE(order.size() == 100);
@@ -22,7 +23,7 @@ TEST_CASE("work beside the pass is done in its order, with a thread and without"
 
 TEST_CASE("a failure beside the pass comes out where it waits, and nothing begins after it") {
   for (const int threads : {1, 3}) {
-    Background background(threads);
+    Background background(threads, threads == 1);
     background.add([] { throw std::runtime_error("no"); });
     REQUIRE_THROWS_WITH(background.settle(), "no");
     bool began = false;
@@ -30,4 +31,12 @@ TEST_CASE("a failure beside the pass comes out where it waits, and nothing begin
     REQUIRE_THROWS_WITH(background.settle(), "no");
     REQUIRE(!began);
   }
+}
+
+TEST_CASE("whoever waits helps where the order does not matter") {
+  std::atomic<int> done{0};
+  Background background(1, true);
+  for (int i = 0; i < 100; ++i) background.add([&done] { ++done; });
+  background.settle();
+  REQUIRE(done == 100);
 }

@@ -5,7 +5,7 @@
 
 namespace lora::merging {
 
-Background::Background(int threads) {
+Background::Background(int threads, bool helps) : helps_(helps) {
   try {
     for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
   } catch (const std::system_error&) {
@@ -29,6 +29,7 @@ void Background::add(std::function<void()> job) {
 
 void Background::settle() {
   std::unique_lock lock(mutex_);
+  while (helps_ && !jobs_.empty()) run_one(lock);
   changed_.wait(lock, [this] { return running_ == 0 && jobs_.empty(); });
   if (failure_) std::rethrow_exception(failure_);
 }

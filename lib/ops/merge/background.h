@@ -13,8 +13,9 @@ namespace lora::merging {
 
 class Background {
  public:
-  /// Jobs begin in their order. Without threads, `add` does the work.
-  explicit Background(int threads);
+  /// Jobs begin in their order. Without threads, `add` does the work. `helps`: whoever waits does
+  /// some of it too, so that a job may begin before the one in front of it is done.
+  Background(int threads, bool helps);
   /// Drops what has not begun.
   ~Background();
   Background(const Background&) = delete;
@@ -32,7 +33,7 @@ class Background {
   std::condition_variable changed_;
   std::deque<std::function<void()>> jobs_;
   std::size_t running_ = 0;
-  bool is_closing_ = false;
+  bool helps_ = false, is_closing_ = false;
   std::exception_ptr failure_;
   std::vector<std::jthread> threads_;
 };

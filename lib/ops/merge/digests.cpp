@@ -43,8 +43,8 @@ PassDigests::PassDigests(const Checkpoint& base, const Checkpoint& form, bool wi
       form_(form),
       with_base_(with_base),
       options_(options),
-      files_(std::min(options.threads > 0 ? options.threads : available_threads(), 4) - 1),
-      batches_(options.threads == 1 ? 0 : 1) {}
+      files_(std::min(options.threads > 0 ? options.threads : available_threads(), 4) - 1, true),
+      batches_(options.threads == 1 ? 0 : 1, false) {}
 
 bool PassDigests::is_of_base(const replay::Target& target) const {
   const auto own = base_.tensors.find(target.base_name);

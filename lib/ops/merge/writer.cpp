@@ -111,16 +111,34 @@ class TargetWriter {
     parallel_for(1 + piece_count(rows), options_.threads, [&](std::size_t task) {
       if (task == 0) return beside();
       const std::size_t i = task - 1;
-      RowBlock block(target_, factors_, {way_}, replay::best_kernels());
-      if (!column_factors_.empty()) block.set_column_factors(&column_factors_);
+      std::unique_ptr<RowBlock> block = borrow();
       const std::int64_t begin = first + static_cast<std::int64_t>(i) * rows_;
       const std::int64_t end = std::min(begin + rows_, first + rows);
       for (std::int64_t row = begin; row < end;) {
-        const std::int64_t count = std::min(block.rows_at_once(row), end - row);
-        body(i, block, row, count);
+        const std::int64_t count = std::min(block->rows_at_once(row), end - row);
+        body(i, *block, row, count);
         row += count;
       }
+      const std::lock_guard lock(mutex_);
+      idle_.push_back(std::move(block));
     });
+  }
+
+  // Rows in work keep their memory from one piece to the next.
+  std::unique_ptr<RowBlock> borrow() {
+    std::unique_ptr<RowBlock> block;
+    {
+      const std::lock_guard lock(mutex_);
+      if (!idle_.empty()) {
+        block = std::move(idle_.back());
+        idle_.pop_back();
+      }
+    }
+    if (!block)
+      block = std::make_unique<RowBlock>(target_, factors_, std::vector<Rounding>{way_},
+                                         replay::best_kernels());
+    if (!column_factors_.empty()) block->set_column_factors(&column_factors_);
+    return block;
   }
 
   // A pass of its own: the norm of a column is known when all rows are.
@@ -163,6 +181,8 @@ class TargetWriter {
   std::vector<float> column_factors_;
   std::int64_t rows_ = 1;
   std::size_t row_bytes_ = 0, pieces_ = 1;
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<RowBlock>> idle_;
 };
 
 void copy(const Target& target, const WriterOptions& options, const Streams& streams) {
