@@ -85,9 +85,10 @@ Tensor scaled_bias(const Tensor& bias, double factor) {
 }
 
 Manifest manifest_of(const Adapter& source, const DerivedReport& report, const Operation& operation,
-                     int threads) {
-  Manifest manifest = make_manifest(report.adapter, threads);
-  if (const auto previous = read_manifest(source.directory())) {
+                     const DerivedOptions& options) {
+  Manifest manifest = make_manifest(report.adapter, options.threads);
+  const auto previous = read_manifest(source.directory());
+  if (previous && options.keeps_base_record) {
     manifest.base_root = previous->base_root;
     manifest.base_tensors = previous->base_tensors;
     manifest.base_tokenizer = previous->base_tokenizer;
@@ -174,7 +175,7 @@ DerivedReport write_derived(const Adapter& source, AdapterConfig config, TensorM
                                          report.adapter.problems.front().key + " " +
                                          report.adapter.problems.front().message);
   for (const auto& [key, tensor] : report.adapter.tensors) report.bytes += tensor.bytes.size();
-  const Manifest manifest = manifest_of(source, report, operation, options.threads);
+  const Manifest manifest = manifest_of(source, report, operation, options);
   report.digest = adapter_digest(report.adapter, manifest.tensors);
   if (options.dry_run) return report;
   require_space(options.output, report.bytes);

@@ -5,6 +5,7 @@ import tempfile
 
 from benchmarks import (
     base_lock,
+    combine,
     diff_pairs,
     generation,
     instructions,
@@ -35,6 +36,7 @@ BENCHES = {
     "verify_merged": verify_merged.run,
     "resize": resize.run,
     "merging": merging.run,
+    "combine": combine.run,
 }
 
 

@@ -15,6 +15,7 @@ Verb inspect_verb();
 Verb repair_verb();
 Verb extract_verb();
 Verb resize_verb();
+Verb combine_verb();
 Verb scale_verb();
 Verb convert_verb();
 Verb merge_verb();

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <optional>
 
-#include "ops/numbers/combine.h"
+#include "ops/numbers/factor_stack.h"
 
 namespace lora::numbers {
 namespace {
@@ -15,83 +15,6 @@ constexpr std::int64_t kFewRows = 8;
 constexpr double kLeastPivot = 1e-5;
 // How far from orthonormal the vectors may be that the inverse gives.
 constexpr double kOrthonormal = 1e-9;
-
-// One factor of every term, as vectors of `rank` numbers.
-class Stack {
- public:
-  Stack(const std::vector<UpdateFactor>& terms, Side side) : side_(side) {
-    for (const UpdateFactor& term : terms) {
-      views_.emplace_back(side == Side::rows ? term.a : term.b);
-      first_.push_back(rank_);
-      rank_ += rank_of(views_.back(), side);
-      for (std::int64_t i = first_.back(); i < rank_; ++i)
-        scales_.push_back(side == Side::rows ? 1 : term.scaling);
-    }
-    length_ = length_of(views_.front(), side);
-  }
-
-  std::int64_t length() const { return length_; }
-
-  // Of the scaled vectors.
-  Matrix gram() const {
-    const std::size_t count = views_.size();
-    std::vector<Panel> panels;
-    std::vector<RunReader> readers;
-    std::vector<Gram> sums;
-    std::int64_t step = length_;
-    for (const MatrixView& view : views_) {
-      panels.emplace_back(rank_of(view, side_));
-      readers.emplace_back(view);
-      step = std::min(step, panels.back().capacity());
-    }
-    for (std::size_t i = 0; i < count; ++i)
-      for (std::size_t j = i; j < count; ++j)
-        sums.emplace_back(rank_of(views_[i], side_), rank_of(views_[j], side_));
-    for (std::int64_t k = 0; k < length_; k += step) {
-      for (std::size_t i = 0; i < count; ++i)
-        panels[i].fill(views_[i], side_, k, std::min(step, length_ - k), readers[i]);
-      for (std::size_t i = 0, at = 0; i < count; ++i)
-        for (std::size_t j = i; j < count; ++j, ++at)
-          if (i == j) {
-            sums[at].add(panels[i]);
-          } else {
-            sums[at].add(panels[i], panels[j]);
-          }
-    }
-    Matrix result(rank_, rank_);
-    for (std::size_t i = 0, at = 0; i < count; ++i)
-      for (std::size_t j = i; j < count; ++j, ++at) {
-        if (i == j) sums[at].mirror();
-        const Matrix part = matrix_of(sums[at]);
-        result.block(first_[i], first_[j], part.rows(), part.cols()) = part;
-        result.block(first_[j], first_[i], part.cols(), part.rows()) = part.transpose();
-      }
-    const Vector scales = scale_vector();
-    return scales.asDiagonal() * result * scales.asDiagonal();
-  }
-
-  // All vectors times coefficients [rank, k].
-  Matrix combined(const Matrix& coefficients) const {
-    Matrix sums = Matrix::Zero(length_, coefficients.cols());
-    const Matrix scaled = scale_vector().asDiagonal() * coefficients;
-    for (std::size_t i = 0; i < views_.size(); ++i)
-      combine(views_[i], side_, scaled.middleRows(first_[i], rank_of(views_[i], side_)), sums);
-    return sums;
-  }
-
-  Matrix dense() const { return combined(Matrix::Identity(rank_, rank_)); }
-
- private:
-  Vector scale_vector() const {
-    return Eigen::Map<const Vector>(scales_.data(), static_cast<Eigen::Index>(scales_.size()));
-  }
-
-  Side side_;
-  std::int64_t rank_ = 0, length_ = 0;
-  std::vector<MatrixView> views_;
-  std::vector<std::int64_t> first_;
-  std::vector<double> scales_;
-};
 
 struct GramSvd {
   Vector values;
@@ -161,17 +84,33 @@ struct Orthogonal {
 }  // namespace
 
 UpdateSvd::UpdateSvd(std::vector<UpdateFactor> terms) : terms_(std::move(terms)) {
-  for (const UpdateFactor& term : terms_) rank_ += term.a.shape.at(0);
-  rows_ = terms_.empty() ? 0 : terms_.front().b.shape.at(0);
-  columns_ = terms_.empty() ? 0 : terms_.front().a.shape.at(1);
+  measure();
   if (terms_.empty()) return;
-  is_from_gram_ = rank_ > kFewRows && 2 * rank_ <= std::min(rows_, columns_) && try_gram();
+  is_from_gram_ = may_use_gram() && try_gram(StackGrams(terms_));
   if (!is_from_gram_) decompose();
 }
 
-bool UpdateSvd::try_gram() {
-  const Matrix a = Stack(terms_, Side::rows).gram();
-  const Matrix b = Stack(terms_, Side::columns).gram();
+UpdateSvd::UpdateSvd(std::vector<UpdateFactor> terms, const StackGrams& grams)
+    : terms_(std::move(terms)) {
+  measure();
+  if (terms_.empty()) return;
+  is_from_gram_ = may_use_gram() && try_gram(grams);
+  if (!is_from_gram_) decompose();
+}
+
+void UpdateSvd::measure() {
+  for (const UpdateFactor& term : terms_) rank_ += term.a.shape.at(0);
+  rows_ = terms_.empty() ? 0 : terms_.front().b.shape.at(0);
+  columns_ = terms_.empty() ? 0 : terms_.front().a.shape.at(1);
+}
+
+bool UpdateSvd::may_use_gram() const {
+  return rank_ > kFewRows && 2 * rank_ <= std::min(rows_, columns_);
+}
+
+bool UpdateSvd::try_gram(const StackGrams& grams) {
+  const Matrix& a = grams.a;
+  const Matrix& b = grams.b;
   if (auto found = svd_from_gram(a, b)) {
     values_ = std::move(found->values);
     right_ = std::move(found->near);
@@ -187,8 +126,8 @@ bool UpdateSvd::try_gram() {
 }
 
 void UpdateSvd::decompose() {
-  const Orthogonal b(Stack(terms_, Side::columns).dense());
-  const Orthogonal a(Stack(terms_, Side::rows).dense());
+  const Orthogonal b(FactorStack(terms_, Side::columns).dense());
+  const Orthogonal a(FactorStack(terms_, Side::rows).dense());
   const Matrix core = b.r * a.r.transpose();
   const Eigen::BDCSVD<Matrix> svd(core, Eigen::ComputeThinU | Eigen::ComputeThinV);
   values_ = svd.singularValues();
@@ -197,12 +136,12 @@ void UpdateSvd::decompose() {
 }
 
 Matrix UpdateSvd::left(Eigen::Index k) const {
-  return is_from_gram_ ? Stack(terms_, Side::columns).combined(left_.leftCols(k))
+  return is_from_gram_ ? FactorStack(terms_, Side::columns).combined(left_.leftCols(k))
                        : Matrix(left_.leftCols(k));
 }
 
 Matrix UpdateSvd::right(Eigen::Index k) const {
-  return is_from_gram_ ? Stack(terms_, Side::rows).combined(right_.leftCols(k))
+  return is_from_gram_ ? FactorStack(terms_, Side::rows).combined(right_.leftCols(k))
                        : Matrix(right_.leftCols(k));
 }
 

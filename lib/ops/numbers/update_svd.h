@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "lora/adapter/update.h"
+#include "ops/numbers/factor_stack.h"
 #include "ops/numbers/symmetric.h"
 
 namespace lora::numbers {
@@ -21,6 +22,8 @@ class UpdateSvd {
   /// `terms` have equal rows and columns; their experts and first rows are not looked at. Values
   /// must be finite. The tensors are read again by left() and right().
   explicit UpdateSvd(std::vector<UpdateFactor> terms);
+  /// Where the Gram matrices of these terms are known already.
+  UpdateSvd(std::vector<UpdateFactor> terms, const StackGrams& grams);
 
   std::int64_t rows() const { return rows_; }
   std::int64_t columns() const { return columns_; }
@@ -38,7 +41,9 @@ class UpdateSvd {
   bool is_from_gram() const { return is_from_gram_; }
 
  private:
-  bool try_gram();
+  void measure();
+  bool may_use_gram() const;
+  bool try_gram(const StackGrams& grams);
   void decompose();
 
   std::vector<UpdateFactor> terms_;

@@ -12,6 +12,7 @@ from transformers.utils import logging
 from parity import (  # noqa: F401
     adapter_verdicts,
     base_checkpoints,
+    combinations,
     decoder_families,
     decoders,
     derived,

@@ -17,8 +17,9 @@ namespace lora {
 /// How the result is written.
 struct DerivedOptions {
   std::filesystem::path output;
-  std::optional<DType> dtype;  ///< of all float tensors; default: as they come
-  bool dry_run = false;        ///< everything but the writing
+  std::optional<DType> dtype;     ///< of all float tensors; default: as they come
+  bool dry_run = false;           ///< everything but the writing
+  bool keeps_base_record = true;  ///< what the source's manifest says of its base stays true
   WriteOptions write;
   int threads = 0;  ///< 0: all
 };
