@@ -297,10 +297,14 @@ class Merging {
     digests_->settle();
     if (!identity_.root()) identity_.take(digests_->base());
     record_.base_root = *identity_.root();
-    const BaseLock lock = lock_written(directory);
+    const Checkpoint written = open_written(directory);
+    const BaseLock lock = digests_->merged(written);
     put(kBaseLockName, dump_base_lock(lock));
     record_.root = lock.root;
-    put(merging::kRecordName, dump_json(merging::to_json(record_)) + "\n");
+    if (options_.approve)
+      options_.approve(written, lock);
+    else
+      put(merging::kRecordName, dump_json(merging::to_json(record_)) + "\n");
     for (const std::string& name : names)
       report_.files.push_back({name, stdfs::file_size(directory.staging_path() / name)});
     sinks_.throw_if_cancelled();
@@ -331,12 +335,12 @@ class Merging {
            "\n";
   }
 
-  BaseLock lock_written(const AtomicDirectory& directory) const {
+  Checkpoint open_written(const AtomicDirectory& directory) const {
     const stdfs::path weights =
         layout_.index_name.empty() ? layout_.files.front().name : layout_.index_name;
     const stdfs::path source =
         files_.config ? directory.staging_path() : directory.staging_path() / weights;
-    return digests_->merged(open_checkpoint(source.string()));
+    return open_checkpoint(source.string());
   }
 
   void sum_up(const std::vector<Sums>& sums) {

@@ -10,7 +10,7 @@ const std::vector<Verb>& all_verbs() {
   static const std::vector<Verb> verbs{
       init_base_verb(), train_verb(),   save_verb(),    load_verb(),   verify_verb(),
       diff_verb(),      extract_verb(), inspect_verb(), repair_verb(), resize_verb(),
-      combine_verb(),   scale_verb(),   convert_verb(), merge_verb()};
+      combine_verb(),   scale_verb(),   convert_verb(), merge_verb(),  unmerge_verb()};
   return verbs;
 }
 

@@ -19,5 +19,6 @@ Verb combine_verb();
 Verb scale_verb();
 Verb convert_verb();
 Verb merge_verb();
+Verb unmerge_verb();
 
 }  // namespace lora::cli

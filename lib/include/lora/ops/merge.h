@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -18,6 +19,7 @@
 #include "lora/base/file_system.h"
 #include "lora/base/sha256.h"
 #include "lora/base/sinks.h"
+#include "lora/checkpoint/base_lock.h"
 #include "lora/checkpoint/checkpoint.h"
 #include "lora/ops/adapter_set.h"
 
@@ -38,6 +40,9 @@ struct MergeOptions {
   bool dry_run = false;                    ///< check and plan, write nothing
   int threads = 0;                         ///< 0: all
   FileSystem* file_system = nullptr;       ///< null: the real one
+  /// Looks at what is written before it appears; what it throws leaves nothing. Where there is one,
+  /// the result is no merge to record, and gets no lora_merge.json.
+  std::function<void(const Checkpoint& written, const BaseLock& lock)> approve;
 };
 
 /// One tensor that the merge changes.

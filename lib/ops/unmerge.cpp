@@ -1,0 +1,244 @@
+#include "lora/ops/unmerge.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <system_error>
+
+#include "lora/adapter/manifest.h"
+#include "lora/base/error.h"
+#include "lora/base/parallel.h"
+#include "ops/adapter_digest.h"
+#include "ops/merge/record.h"
+#include "ops/replay/plan.h"
+#include "ops/rules/rule.h"
+
+namespace lora {
+namespace {
+
+namespace stdfs = std::filesystem;
+
+// What is known of the base: its root, and digests of some or all of its tensors.
+struct Recorded {
+  std::optional<Digest> root;
+  std::map<std::string, Digest> tensors;
+  std::string source;
+  bool is_safe_merge = false;
+};
+
+double step_of(float value, DType dtype) {
+  const int precision = dtype == DType::bf16 ? 8 : dtype == DType::f16 ? 11 : 24;
+  const int least = dtype == DType::f16 ? -14 : -126;
+  const int exponent = value == 0 ? least : std::max(least, std::ilogb(value));
+  return std::ldexp(1.0, exponent - precision + 1);
+}
+
+// Half a step of the sum, which the merge rounded, half a step of the difference, which this one
+// rounds, and for safe_merge half a step of the update.
+void bound(const Tensor& merged, const Tensor& restored, bool is_safe_merge, RestoredTensor& out) {
+  const std::vector<float> sums = merged.to_f32(), values = restored.to_f32();
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const double step = step_of(values[i], restored.dtype);
+    double open = (step_of(sums[i], merged.dtype) + step) / 2;
+    if (is_safe_merge && merged.dtype != DType::f32)
+      open += step_of(sums[i] - values[i], merged.dtype) / 2;
+    out.worst_ulps = std::max(out.worst_ulps, open / step);
+    out.uncertain += open > step ? 1 : 0;
+  }
+}
+
+class Unmerging {
+ public:
+  Unmerging(const UnmergeOptions& options, const Sinks& sinks)
+      : options_(options), sinks_(sinks), merged_(*options.merged) {
+    report_.output = options.output;
+  }
+
+  UnmergeReport run() {
+    refuse_replaced();
+    if (!options_.dry_run) require_absent(options_.output, options_.force, true);
+    read_records();
+    MergeOptions merging;
+    merging.base = &merged_;
+    for (const WeightedAdapter& one : options_.adapters)
+      merging.adapters.push_back({one.adapter, -one.weight});
+    merging.output = options_.output;
+    merging.dtype = options_.dtype;
+    merging.max_memory = options_.max_memory;
+    merging.any_base = true;
+    merging.force = options_.force;
+    merging.dry_run = options_.dry_run;
+    merging.threads = options_.threads;
+    merging.file_system = options_.file_system;
+    merging.approve = [this](const Checkpoint& written, const BaseLock& lock) {
+      judge(written, lock);
+    };
+    MergeReport done = merge(merging, sinks_);
+    if (options_.dry_run)
+      for (const MergedWeight& weight : done.weights) add(weight.base_name);
+    report_.weight_bytes = done.weight_bytes;
+    report_.files = std::move(done.files);
+    report_.notes.insert(report_.notes.end(), done.notes.begin(), done.notes.end());
+    report_.root = done.root;
+    return std::move(report_);
+  }
+
+ private:
+  void refuse_replaced() const {
+    std::vector<std::string> gone;
+    for (const WeightedAdapter& one : options_.adapters) {
+      for (const auto& [name, tensor] : one.adapter.replacements) gone.push_back(name);
+      for (const TokenRows& rows : one.adapter.tokens)
+        gone.push_back("rows of " + rows.module_path + ".weight");
+      for (const LoraModule& module : one.adapter.modules)
+        if (module.magnitude) gone.push_back(module.base_name + " (DoRA scales the base itself)");
+    }
+    if (gone.empty()) return;
+    throw Error(ErrorKind::unsupported, "cannot unmerge " + merged_.path.string() +
+                                            ": the base's values are not in it any more of " +
+                                            rules::join_some(gone, 5))
+        .in_file(merged_.path.string())
+        .with_hint("only what is added can be subtracted; keep the base");
+  }
+
+  void read_records() {
+    std::error_code ignored;
+    const stdfs::path record = merged_.directory / merging::kRecordName;
+    if (!merged_.directory.empty() && stdfs::is_regular_file(record, ignored)) read_merge(record);
+    for (const WeightedAdapter& one : options_.adapters) {
+      const auto manifest = read_manifest(one.adapter.directory());
+      if (!manifest) continue;
+      if (!recorded_.root && manifest->base_root) {
+        recorded_.root = manifest->base_root;
+        recorded_.source = kManifestName;
+      }
+      if (manifest->base_root == recorded_.root)
+        recorded_.tensors.insert(manifest->base_tensors.begin(), manifest->base_tensors.end());
+    }
+    if (!options_.base_lock) return;
+    if (recorded_.root && *recorded_.root != options_.base_lock->root)
+      throw Error(ErrorKind::incompatible, "cannot unmerge " + merged_.path.string() + ": " +
+                                               recorded_.source + " records the base " +
+                                               recorded_.root->hex() + ", the given lock is of " +
+                                               options_.base_lock->root.hex())
+          .in_file(merged_.path.string());
+    recorded_.root = options_.base_lock->root;
+    recorded_.source = kBaseLockName;
+    for (const auto& [name, tensor] : options_.base_lock->tensors)
+      recorded_.tensors[name] = tensor.digest;
+  }
+
+  void read_merge(const stdfs::path& path) {
+    const Json document = read_json_file(path);
+    const auto text = [](const Json& from, const char* member) {
+      const Json* value = from.find(member);
+      const std::string* found = value == nullptr ? nullptr : value->as_string();
+      return found == nullptr ? std::string() : *found;
+    };
+    recorded_.root = Digest::from_hex(text(document, "base_root"));
+    recorded_.source = merging::kRecordName;
+    recorded_.is_safe_merge = text(document, "compat") == "safe_merge";
+    const Json* list = document.find("adapters");
+    const JsonArray* adapters = list == nullptr ? nullptr : list->as_array();
+    if (!recorded_.root || adapters == nullptr)
+      throw Error(ErrorKind::malformed, "cannot read " + path.string() + ": it is no merge record")
+          .in_file(path.string());
+    bool is_same = adapters->size() == options_.adapters.size();
+    for (std::size_t i = 0; is_same && i < adapters->size(); ++i) {
+      const Json* weight = adapters->at(i).find("weight");
+      is_same = text(adapters->at(i), "sha256") ==
+                    adapter_digest(options_.adapters[i].adapter, options_.threads).hex() &&
+                weight != nullptr && weight->as_double() == options_.adapters[i].weight;
+    }
+    if (!is_same)
+      throw Error(ErrorKind::incompatible, "cannot unmerge " + merged_.path.string() + ": its " +
+                                               merging::kRecordName +
+                                               " records other adapters, weights or another order")
+          .in_file(path.string())
+          .with_hint("lora inspect shows what the merge was made of");
+  }
+
+  RestoredTensor& add(const std::string& name) {
+    RestoredTensor& tensor = report_.tensors.emplace_back();
+    tensor.base_name = name;
+    return tensor;
+  }
+
+  // Tensors that were not touched are the merge's own bytes, so only the others need proof; without
+  // digests of them the root, which is over all tensors, decides.
+  void judge(const Checkpoint& written, const BaseLock& lock) {
+    std::vector<const TensorMap::value_type*> changed;
+    for (const auto& entry : written.tensors)
+      if (is_touched(entry.first)) changed.push_back(&entry);
+    std::vector<RestoredTensor> tensors(changed.size());
+    parallel_for(changed.size(), options_.threads, [&](std::size_t i) {
+      sinks_.throw_if_cancelled();
+      const auto& [name, tensor] = *changed[i];
+      tensors[i].base_name = name;
+      tensors[i].elements = tensor.numel();
+      bound(*merged_.find(name), tensor, recorded_.is_safe_merge, tensors[i]);
+    });
+    const bool has_root = recorded_.root && lock.root == *recorded_.root;
+    bool is_each_equal = !tensors.empty();
+    for (RestoredTensor& tensor : tensors) {
+      const auto digest = recorded_.tensors.find(tensor.base_name);
+      if (has_root) tensor.is_equal = true;
+      if (!has_root && digest != recorded_.tensors.end())
+        tensor.is_equal = lock.tensors.at(tensor.base_name).digest == digest->second;
+      is_each_equal = is_each_equal && tensor.is_equal.value_or(false);
+      if (!tensor.is_equal.value_or(false)) {
+        report_.worst_ulps = std::max(report_.worst_ulps, tensor.worst_ulps);
+        report_.uncertain += tensor.uncertain;
+      }
+    }
+    report_.is_exact = has_root || is_each_equal;
+    report_.tensors = std::move(tensors);
+    report_.recorded_in = recorded_.source;
+    if (!report_.is_exact && !options_.allow_inexact) refuse_inexact();
+  }
+
+  bool is_touched(const std::string& name) const {
+    return std::any_of(
+        options_.adapters.begin(), options_.adapters.end(), [&](const WeightedAdapter& one) {
+          return std::any_of(one.adapter.modules.begin(), one.adapter.modules.end(),
+                             [&](const LoraModule& module) {
+                               return replay::stored_name(merged_, module.base_name) == name;
+                             });
+        });
+  }
+
+  void refuse_inexact() const {
+    std::int64_t differing = 0;
+    for (const RestoredTensor& tensor : report_.tensors)
+      differing += tensor.is_equal == false ? 1 : 0;
+    char ulps[32];
+    std::snprintf(ulps, sizeof(ulps), "%.4g", report_.worst_ulps);
+    std::string why = "nothing records the base it should be";
+    if (differing != 0)
+      why = std::to_string(differing) + " of " + std::to_string(report_.tensors.size()) +
+            " restored tensors have another digest than " + report_.recorded_in + " records";
+    else if (!report_.recorded_in.empty())
+      why = "the root is not the one that " + report_.recorded_in + " records";
+    throw Error(ErrorKind::incompatible,
+                "cannot unmerge " + merged_.path.string() + " exactly: " + why +
+                    "; every weight is within " + ulps + " ulp of the base's, and " +
+                    std::to_string(report_.uncertain) + " may differ from it")
+        .in_file(merged_.path.string())
+        .with_hint("--allow-inexact writes it; an exact base needs the base itself");
+  }
+
+  const UnmergeOptions& options_;
+  const Sinks& sinks_;
+  const Checkpoint& merged_;
+  Recorded recorded_;
+  UnmergeReport report_;
+};
+
+}  // namespace
+
+UnmergeReport unmerge(const UnmergeOptions& options, const Sinks& sinks) {
+  if (options.adapters.empty()) throw Error(ErrorKind::usage, "unmerge got no adapter");
+  return Unmerging(options, sinks).run();
+}
+
+}  // namespace lora

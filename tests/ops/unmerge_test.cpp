@@ -1,0 +1,164 @@
+// unmerge: the base's bytes where they are proven, a bound and a refusal where they are not.
+#include "lora/ops/unmerge.h"
+
+#include <cmath>
+
+#include "ops/written_merge.h"
+#include "support/faulty_file_system.h"
+
+using namespace lora;
+using namespace lora::testing;
+
+namespace {
+
+struct Round : ShardedSample {
+  fs::path restored = directory / "restored";
+
+  explicit Round(DType wanted, double update) : ShardedSample(wanted, update) {}
+
+  UnmergeReport undo(UnmergeOptions options = {}) const {
+    const Checkpoint sum = open_checkpoint(output.string());
+    options.merged = &sum;
+    options.adapters.push_back({open_adapter(adapter_folder), 1});
+    options.output = restored;
+    options.threads = 2;
+    return unmerge(options);
+  }
+
+  // Steps between restored and original values: at most the bound that the report gives.
+  void require_bound(const UnmergeReport& report) const {
+    const TensorMap again = open_checkpoint(restored.string()).tensors;
+    for (const RestoredTensor& tensor : report.tensors) {
+      const std::vector<float> a = again.at(tensor.base_name).to_f32();
+      const std::vector<float> b = base.at(tensor.base_name).to_f32();
+      std::int64_t different = 0;
+      for (std::size_t i = 0; i < a.size(); ++i) {
+        const int precision = dtype == DType::bf16 ? 8 : dtype == DType::f16 ? 11 : 24;
+        const double step = std::ldexp(1.0, std::ilogb(a[i]) - precision + 1);
+        REQUIRE(std::fabs(a[i] - b[i]) <= tensor.worst_ulps * step);
+        different += a[i] != b[i] ? 1 : 0;
+      }
+      REQUIRE(different <= tensor.uncertain + 2);  // ties beside
+    }
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a small update comes out of 16 bits exactly, and the digests prove it") {
+  Round round(DType::bf16, 0.004);
+  round.run();
+  const UnmergeReport report = round.undo();
+  REQUIRE(report.is_exact);
+  REQUIRE(report.recorded_in == "lora_merge.json");
+  REQUIRE(report.tensors.size() == 2);
+  const TensorMap again = open_checkpoint(round.restored.string()).tensors;
+  for (const auto& [name, tensor] : round.base)
+    REQUIRE(std::ranges::equal(again.at(name).bytes, tensor.bytes));
+  REQUIRE(!fs::exists(round.restored / "lora_merge.json"));
+  REQUIRE(read_base_lock(round.restored / kBaseLockName).root == report.root.value());
+  for (const char* name : {"config.json", "model.safetensors.index.json"})
+    REQUIRE(text_of(round.restored / name) == text_of(round.output / name));
+}
+
+TEST_CASE("what is not proven is refused with its bound, and written when that is allowed") {
+  for (const DType dtype : {DType::bf16, DType::f16, DType::f32}) {
+    Round round(dtype, 0.6);
+    round.run();
+    const Error error = failure_of([&] { round.undo(); });
+    REQUIRE(error.kind() == ErrorKind::incompatible);
+    REQUIRE(error.message().find("ulp of the base's") != std::string::npos);
+    REQUIRE(error.message().find("lora_merge.json records") != std::string::npos);
+    REQUIRE(!fs::exists(round.restored));
+    UnmergeOptions options;
+    options.allow_inexact = true;
+    const UnmergeReport report = round.undo(options);
+    REQUIRE(!report.is_exact);
+    REQUIRE(report.uncertain > 0);
+    round.require_bound(report);
+  }
+}
+
+TEST_CASE("a merge into f32 gives a base of 16 bits back whatever the update") {
+  Round round(DType::bf16, 0.6);
+  MergeOptions wide;
+  wide.dtype = DType::f32;
+  round.run(wide);
+  UnmergeOptions options;
+  options.dtype = DType::bf16;
+  REQUIRE(round.undo(options).is_exact);
+  const TensorMap again = open_checkpoint(round.restored.string()).tensors;
+  for (const auto& [name, tensor] : round.base)
+    REQUIRE(std::ranges::equal(again.at(name).bytes, tensor.bytes));
+}
+
+TEST_CASE("the proof may come from the adapter's manifest or a lock, or be missing") {
+  Round round(DType::bf16, 0.004);
+  round.run();
+  fs::remove(round.output / "lora_merge.json");
+  const Error error = failure_of([&] { round.undo(); });
+  REQUIRE(error.message().find("nothing records the base") != std::string::npos);
+  const BaseLock lock = compute_base_lock(open_checkpoint(round.base_folder.string()), 1);
+  UnmergeOptions options;
+  options.base_lock = lock;
+  REQUIRE(round.undo(options).recorded_in == kBaseLockName);
+  fs::remove_all(round.restored);
+  Manifest manifest = make_manifest(open_adapter(round.adapter_folder), 1);
+  manifest.base_root = lock.root;
+  for (const char* name : {"up.weight", "square.weight"})
+    manifest.base_tensors[name] = lock.tensors.at(name).digest;
+  write_file(round.adapter_folder / kManifestName, dump_json(to_json(manifest)));
+  REQUIRE(round.undo().recorded_in == kManifestName);
+  fs::remove_all(round.restored);
+  options.base_lock->root = Digest();
+  require_error(ErrorKind::incompatible, "the given lock is of", [&] { round.undo(options); });
+}
+
+TEST_CASE("other adapters than the recorded ones and what cannot be subtracted are refused") {
+  Round round(DType::bf16, 0.004);
+  round.run();
+  const Checkpoint merged = open_checkpoint(round.output.string());
+  UnmergeOptions options;
+  options.merged = &merged;
+  options.output = round.restored;
+  options.adapters.push_back({open_adapter(round.adapter_folder), 0.5});
+  require_error(ErrorKind::incompatible, "records other adapters, weights",
+                [&] { unmerge(options); });
+  options.adapters.clear();
+  require_error(ErrorKind::usage, "no adapter", [&] { unmerge(options); });
+  const fs::path kinds = golden("kinds");
+  for (const auto& [name, part] :
+       {std::pair("modules_to_save", "lm_head.weight"), std::pair("tokens_list", "rows of"),
+        std::pair("linear_dora", "DoRA scales")}) {
+    const Checkpoint base = open_checkpoint((kinds / "bases/llama").string());
+    UnmergeOptions other;
+    other.merged = &base;
+    other.output = round.restored;
+    other.adapters.push_back({open_adapter(kinds / "adapters" / name), 1});
+    require_error(ErrorKind::unsupported, part, [&] { unmerge(other); });
+  }
+  options.adapters.push_back({open_adapter(round.adapter_folder), 1});
+  options.force = true;
+  options.output = round.output;
+  require_error(ErrorKind::usage, "", [&] { unmerge(options); });
+  REQUIRE(!fs::exists(round.restored));
+}
+
+TEST_CASE("a disk that fills up at any byte of an unmerge leaves nothing") {
+  Round round(DType::bf16, 0.004);
+  round.run();
+  FaultyFileSystem counting;
+  UnmergeOptions options;
+  options.file_system = &counting;
+  round.undo(options);
+  const std::uint64_t all = std::numeric_limits<std::uint64_t>::max() - counting.bytes_until_full;
+  fs::remove_all(round.restored);
+  const std::size_t before = entry_count(round.directory.path());
+  for (std::uint64_t bytes = 0; bytes < all; bytes += all / 11 + 1) {
+    FaultyFileSystem full;
+    full.bytes_until_full = bytes;
+    options.file_system = &full;
+    require_error(ErrorKind::output, "", [&] { round.undo(options); });
+    REQUIRE(entry_count(round.directory.path()) == before);
+  }
+}
