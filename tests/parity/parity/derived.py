@@ -11,6 +11,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from parity.harness import Context, assert_close, assert_equal, case
@@ -181,3 +182,25 @@ def convert_is_pefts_conversion(context: Context) -> None:
 def convert_with_rslora_is_pefts_conversion(context: Context) -> None:
     """The same with alpha over the root of the rank, where PEFT multiplies alpha by the root of two."""
     convert(context, "pissa", use_rslora=True)
+
+
+@case
+def convert_of_conv1d_from_the_base(context: Context) -> None:
+    """PiSSA on GPT-2's transposed weights, from a base whose configuration tells them."""
+    context.run("init-base", "--preset", "tiny-gpt2", "-o", context.folder / "base")
+    base = AutoModelForCausalLM.from_pretrained(context.folder / "base")
+    ids = torch.arange(12).reshape(2, 6)
+    config = LoraConfig(r=4, lora_alpha=6, target_modules=["c_attn", "c_proj"], init_lora_weights="pissa", fan_in_fan_out=True)
+    model = get_peft_model(copy.deepcopy(base), config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.add_(torch.randn(parameter.shape) * 0.02)
+        trained = model(ids).logits
+        plain = base(ids).logits
+    model.save_pretrained(context.folder / "trained")
+    context.run("convert", context.folder / "trained", "--base", context.folder / "base", "-o", context.folder / "plain")
+    with torch.no_grad():
+        outputs = reload(base, context.folder / "plain").eval()(ids).logits
+    assert (trained - plain).abs().max() > 1e-2, "the adapter changes nothing"
+    assert_close("logits", outputs, trained, 2e-5)
