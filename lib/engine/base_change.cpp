@@ -103,8 +103,7 @@ std::optional<BaseChange> base_change_of(const AdapterConfig& config) {
               "init_lora_weights \"" + init +
                   "\" changed the base in a way that its weights alone do not tell, expected "
                   "pissa, pissa_niter_N, olora or a plain LoRA adapter")
-      .with_hint(
-          "convert it in PEFT with save_pretrained(path_initial_model_for_weight_conversion=...)");
+      .with_hint("make it a plain LoRA: lora convert ADAPTER --init-adapter DIR -o PLAIN");
 }
 
 bool is_random_change(const AdapterConfig& config) {

@@ -171,14 +171,28 @@ class Conversion {
       if (weight == nullptr || weight->shape.size() != 2 || !is_float(weight->dtype))
         refuse(ErrorKind::incompatible,
                "the base has no matrix " + module.base_name + ", expected the original weights");
-      const auto kind = kinds.find(module.module_path);
-      pairs[i] = first_factors(init_, module, *weight,
-                               kind != kinds.end() && kind->second == LayerKind::conv1d);
+      const bool is_class =
+          kinds.contains(module.module_path) && kinds.at(module.module_path) == LayerKind::conv1d;
+      pairs[i] = first_factors(init_, module, *weight, is_conv1d(module, *weight, is_class));
     });
     for (std::size_t i = 0; i < sites_.size(); ++i)
       first_[sites_[i]->module_path] = std::move(pairs[i]);
     origin_.digest = lock.root;
     origin_.kind = "base";
+  }
+
+  // By the shape where it tells; of a square weight by its class, and without one to ask the
+  // configuration is the only word.
+  bool is_conv1d(const LoraModule& module, const Tensor& weight, bool is_class) const {
+    const std::int64_t rows = module.b.shape[0], columns = module.a.shape[1];
+    const bool is_linear = weight.shape == std::vector<std::int64_t>{rows, columns};
+    const bool is_turned = weight.shape == std::vector<std::int64_t>{columns, rows};
+    if (!is_linear && !is_turned)
+      refuse(ErrorKind::incompatible, module.base_name + " is " + shape_to_string(weight.shape) +
+                                          " in the base, expected [" + std::to_string(rows) + ", " +
+                                          std::to_string(columns) + "]");
+    if (is_linear != is_turned) return is_turned;
+    return options_.base->config ? is_class : adapter_.config.fan_in_fan_out;
   }
 
   // PEFT's own way of writing twice the rank; with_strengths adds what that does not say.

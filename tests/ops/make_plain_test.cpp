@@ -217,6 +217,39 @@ TEST_CASE("convert refuses what has no conversion, all of it by name", "[plain]"
   });
 }
 
+TEST_CASE("a bare base tells a transposed weight by its shape, a square one by fan_in_fan_out",
+          "[plain]") {
+  for (const std::int64_t columns : {12, 9}) {
+    const Bench bench;
+    const std::string stem = "base_model.model.fc.";
+    AdapterConfig config = sample_config();
+    config.rank = 2;
+    config.init_lora_weights = "pissa";
+    config.fan_in_fan_out = true;
+    config.target_modules = std::vector<std::string>{"fc"};
+    const Adapter adapter =
+        make_adapter(config,
+                     {{stem + "lora_A.weight", normal_tensor("a", {2, columns})},
+                      {stem + "lora_B.weight", normal_tensor("b", {9, 2})}},
+                     bench.directory / "source");
+    const Tensor weight = normal_tensor("w", {columns, 9});
+    // The second tensor keeps it from being taken for an mlp, whose layers are known.
+    write_safetensors(bench.directory / "base.safetensors",
+                      {{"fc.weight", weight}, {"conv.weight", normal_tensor("c", {2, 2, 2})}},
+                      nullptr, WriteOptions{});
+    const Checkpoint base = open_checkpoint((bench.directory / "base.safetensors").string());
+    MakePlainOptions options = bench.options(adapter);
+    options.base = &base;
+    make_plain(options);
+    const Eigen::JacobiSVD<Matrix> svd(dense(weight), Eigen::ComputeThinU | Eigen::ComputeThinV);
+    const Matrix first = svd.matrixU().leftCols(2) * svd.singularValues().head(2).asDiagonal() *
+                         svd.matrixV().leftCols(2).transpose();
+    const Matrix wanted = update_of(adapter.modules[0]) - first.transpose();
+    CHECK((update_of(open_adapter(bench.output).modules[0]) - wanted).norm() <=
+          1e-5 * wanted.norm());
+  }
+}
+
 TEST_CASE("an adapter that equals its beginning converts to zero, and says so", "[plain]") {
   const Bench bench;
   const Adapter adapter = bench.trained();

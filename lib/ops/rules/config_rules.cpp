@@ -200,8 +200,8 @@ const std::vector<Rule>& config_rules() {
        scaling_changed},
       {{"LV212", "init-rewrites-base", Severity::warning, "init_lora_weights",
         "PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA subtract their initial factors from the base.",
-        "convert it in PEFT with save_pretrained(..., path_initial_model_for_weight_conversion="
-        "INITIAL_ADAPTER)"},
+        "make it a plain LoRA: lora convert ADAPTER --init-adapter DIR -o PLAIN, or for PiSSA and "
+        "OLoRA with --base BASE"},
        init_rewrites_base},
       {{"LV217", "scale-unproven", Severity::note,
         "the scaling of every module, and whether a record of it exists",
