@@ -15,6 +15,7 @@
 #include "lora/format/sharded.h"
 #include "lora/format/torch_file.h"
 #include "ops/init_base_plan.h"
+#include "ops/output_place.h"
 
 namespace lora {
 namespace {
@@ -63,20 +64,6 @@ void count_tensors(const BasePlan& plan, InitBaseReport& report) {
   }
   report.tensors = static_cast<std::int64_t>(plan.tensors.size());
   report.dtype = dtypes.size() == 1 ? std::string(to_string(*dtypes.begin())) : "mixed";
-}
-
-void require_space(const stdfs::path& output, std::uint64_t needed) {
-  stdfs::path existing = stdfs::absolute(output);
-  std::error_code failed;
-  while (!stdfs::exists(existing, failed) && existing.has_relative_path())
-    existing = existing.parent_path();
-  const auto space = stdfs::space(existing, failed);
-  if (!failed && space.available < needed)
-    throw Error(ErrorKind::output, "cannot write " + output.string() + ": it needs " +
-                                       std::to_string(needed) + " bytes, found " +
-                                       std::to_string(space.available) + " free")
-        .in_file(output.string())
-        .with_hint("free some space or choose another output folder");
 }
 
 // The names write_sharded will choose.

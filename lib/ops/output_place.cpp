@@ -32,7 +32,8 @@ void require_space(const stdfs::path& output, std::uint64_t bytes) {
     throw Error(ErrorKind::output, "cannot write " + output.string() + ": it needs " +
                                        std::to_string(bytes) + " bytes, found " +
                                        std::to_string(space.available) + " free")
-        .in_file(output.string());
+        .in_file(output.string())
+        .with_hint("free some space or choose another output folder");
 }
 
 }  // namespace lora
