@@ -361,7 +361,6 @@ class Merging {
   std::vector<const Adapter*> active_;
   merging::BaseIdentity identity_;
   std::optional<Checkpoint> grown_;
-  std::optional<merging::PassDigests> digests_;
   merging::Record record_;
   merging::Layout layout_;
   merging::WriterOptions writing_;
@@ -370,6 +369,7 @@ class Merging {
   merging::SideFiles files_;
   std::uint64_t done_ = 0;
   MergeReport report_;
+  std::optional<merging::PassDigests> digests_;  // last: its threads read targets and layout
 };
 
 }  // namespace
