@@ -75,7 +75,10 @@ def assert_close(what: str, ours: torch.Tensor, theirs: torch.Tensor, tolerance:
     """Largest absolute difference, which must not exceed `tolerance`."""
     if ours.shape != theirs.shape:
         raise AssertionError(f"{what}: shape {list(ours.shape)}, expected {list(theirs.shape)}")
-    difference = (ours.double() - theirs.double()).abs().max().item()
+    return assert_small(what, (ours.double() - theirs.double()).abs().max().item(), tolerance)
+
+
+def assert_small(what: str, difference: float, tolerance: float) -> float:
     MEASURED.append(Measurement(what, difference, tolerance))
     if not difference <= tolerance:
         raise AssertionError(f"{what}: differs by {difference:.3g}, allowed {tolerance:.3g}")

@@ -10,7 +10,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from parity.comparison import compare_runs, compare_training, open_model, text_blocks
-from parity.harness import Context, slow_case
+from parity.harness import Context, assert_small, slow_case
 from parity.networks import corpus
 from parity.smollm2 import fresh_adapter
 
@@ -118,7 +118,5 @@ def real_training_bf16(context: Context) -> None:
     def distance(losses: torch.Tensor) -> float:
         return (losses - exact).square().mean().sqrt().item()
 
-    limit = BF16_DISTANCE * distance(theirs)
     context.note(f"root mean square of {STEPS} losses minus those of f32: {distance(ours):.1e}, PEFT's bf16 {distance(theirs):.1e}")
-    if not distance(ours) <= limit:
-        raise AssertionError(f"losses are {distance(ours):.2e} from f32, PEFT's bf16 {distance(theirs):.2e}, limit {limit:.2e}")
+    assert_small("losses", distance(ours), BF16_DISTANCE * distance(theirs))
