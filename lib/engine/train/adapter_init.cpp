@@ -242,7 +242,7 @@ void check_continuable(const Adapter& adapter) {
     throw Error(ErrorKind::unsupported,
                 "cannot continue adapter " + adapter.path.string() + ": " + reason)
         .in_file(adapter.path.string())
-        .with_hint("convert it to a plain LoRA adapter with PEFT first");
+        .with_hint("lora convert makes it a plain one, which can be trained on");
   };
   base_change_of(adapter.config);  // refuses what cannot be taken out of the base again
   if (const std::vector<std::string> active = active_variants(adapter.config);

@@ -17,7 +17,7 @@ constexpr std::int64_t kSpare = 8;
 constexpr std::int64_t kSmall = 96;
 constexpr int kMostSteps = 12;
 // Of the squared error: what more steps may still gain, and what a proof may leave open.
-constexpr double kConverged = 2e-4, kProven = 1e-3;
+constexpr double kConverged = 1e-3, kProven = 2e-3;
 constexpr double kRounding = 0x1p-20;
 
 std::size_t size(std::int64_t value) { return static_cast<std::size_t>(value); }
