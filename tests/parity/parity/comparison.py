@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedTokenizerFast,
     get_constant_schedule_with_warmup,
     get_cosine_schedule_with_warmup,
 )
@@ -45,8 +46,11 @@ def peft_logits(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torc
 
 
 def text_blocks(directory: pathlib.Path, text: str, seq_len: int) -> torch.Tensor:
-    """One token stream cut into blocks, the rest dropped: [blocks, seq_len]."""
-    ids = AutoTokenizer.from_pretrained(directory)(text)["input_ids"]
+    """One token stream cut into blocks, the rest dropped: [blocks, seq_len].
+
+    By tokenizer.json as it is: AutoTokenizer takes Qwen 2's own splitting of digits for that family, whatever the file says.
+    """
+    ids = PreTrainedTokenizerFast.from_pretrained(directory)(text)["input_ids"]
     count = len(ids) // seq_len
     return torch.tensor(ids[: count * seq_len]).view(count, seq_len)
 
