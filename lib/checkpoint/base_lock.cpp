@@ -75,10 +75,12 @@ Digest root_of(const std::map<std::string, LockedTensor>& tensors) {
   return hash.finish();
 }
 
-BaseLock compute_base_lock(const Checkpoint& checkpoint, int threads, const Sinks& sinks) {
+BaseLock compute_base_lock(const Checkpoint& checkpoint, int threads, const Sinks& sinks,
+                           const std::map<std::string, Digest>& known) {
   std::vector<const TensorMap::value_type*> order;
   std::uint64_t total = 0;
   for (const auto& entry : checkpoint.tensors) {
+    if (known.contains(entry.first)) continue;
     order.push_back(&entry);
     total += entry.second.bytes.size();
   }
@@ -101,10 +103,13 @@ BaseLock compute_base_lock(const Checkpoint& checkpoint, int threads, const Sink
   });
 
   BaseLock lock;
-  for (std::size_t i = 0; i < order.size(); ++i) {
-    const auto& [name, tensor] = *order[i];
-    lock.tensors[name] = {std::string(to_string(tensor.dtype)), tensor.shape, digests[i]};
-  }
+  const auto add = [&](const std::string& name, const Tensor& tensor, const Digest& digest) {
+    lock.tensors[name] = {std::string(to_string(tensor.dtype)), tensor.shape, digest};
+  };
+  for (std::size_t i = 0; i < order.size(); ++i) add(order[i]->first, order[i]->second, digests[i]);
+  for (const auto& [name, digest] : known)
+    if (const auto found = checkpoint.tensors.find(name); found != checkpoint.tensors.end())
+      add(name, found->second, digest);
   lock.aliases = checkpoint.aliases;
   lock.root = root_of(lock.tensors);
   return lock;

@@ -10,9 +10,9 @@
 #include "lora/base/error.h"
 #include "lora/base/parallel.h"
 #include "lora/checkpoint/base_lock.h"
-#include "lora/checkpoint/tokenizer_files.h"
 #include "lora/ops/fit.h"
 #include "ops/adapter_digest.h"
+#include "ops/base_record.h"
 #include "ops/extract/budget.h"
 #include "ops/extract/factors.h"
 #include "ops/extract/result.h"
@@ -211,16 +211,7 @@ class Extracting {
     const BaseLock lock = lock_of(base_, options_.threads, sinks_);
     report_.base_root = lock.root.hex();
     manifest_ = make_manifest(report_.adapter, options_.threads);
-    manifest_.base_root = lock.root;
-    const TokenizerFiles tokenizer = read_tokenizer_files(base_.directory);
-    manifest_.base_tokenizer = tokenizer.tokenizer;
-    manifest_.base_chat_template = tokenizer.chat_template_digest();
-    for (const LoraModule& module : report_.adapter.modules) {
-      const auto alias = lock.aliases.find(module.base_name);
-      const auto found =
-          lock.tensors.find(alias == lock.aliases.end() ? module.base_name : alias->second);
-      if (found != lock.tensors.end()) manifest_.base_tensors[found->first] = found->second.digest;
-    }
+    record_base(manifest_, report_.adapter, base_, lock);
     Operation operation{"extract", {}, {}};
     if (options_.rank) operation.parameters["rank"] = *options_.rank;
     if (options_.energy) operation.parameters["energy"] = *options_.energy;

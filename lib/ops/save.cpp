@@ -10,10 +10,10 @@
 #include "lora/base/parallel.h"
 #include "lora/checkpoint/base_lock.h"
 #include "lora/checkpoint/checkpoint.h"
-#include "lora/checkpoint/tokenizer_files.h"
 #include "lora/engine.h"
 #include "lora/ops/fit.h"
 #include "lora/ops/statistics.h"
+#include "ops/base_record.h"
 #include "ops/cast_tensors.h"
 #include "ops/inner_wrapper.h"
 #include "ops/model_card.h"
@@ -248,17 +248,7 @@ class Saving {
     } else {
       const BaseLock lock = compute_base_lock(*options_.base, options_.threads, options_.sinks);
       if (previous_) require_recorded_base(*previous_, lock, source_, options_.base->path.string());
-      manifest_.base_root = lock.root;
-      const TokenizerFiles tokenizer = read_tokenizer_files(options_.base->directory);
-      manifest_.base_tokenizer = tokenizer.tokenizer;
-      manifest_.base_chat_template = tokenizer.chat_template_digest();
-      for (const LoraModule& module : report_.adapter.modules) {
-        const auto alias = lock.aliases.find(module.base_name);
-        const auto found =
-            lock.tensors.find(alias == lock.aliases.end() ? module.base_name : alias->second);
-        if (found != lock.tensors.end())
-          manifest_.base_tensors[found->first] = found->second.digest;
-      }
+      record_base(manifest_, report_.adapter, *options_.base, lock);
       record_outputs();
     }
     if (manifest_.base_root) report_.base_root = manifest_.base_root->hex();

@@ -2,41 +2,14 @@
 
 #include <algorithm>
 #include <utility>
-#include <vector>
 
 #include "lora/base/error.h"
 #include "lora/base/parallel.h"
 #include "ops/merge/finite.h"
 
 namespace lora::merging {
-namespace {
 
-// Tensors that the pass had no use for are read now.
-BaseLock lock_of(const Checkpoint& checkpoint, std::map<std::string, Digest> digests, int threads,
-                 const Sinks& sinks) {
-  std::vector<const TensorMap::value_type*> rest;
-  for (const auto& entry : checkpoint.tensors)
-    if (!digests.contains(entry.first)) rest.push_back(&entry);
-  std::vector<Digest> found(rest.size());
-  parallel_for(rest.size(), threads, [&](std::size_t i) {
-    const auto& [name, tensor] = *rest[i];
-    found[i] = tensor_digest(name, tensor, [&](std::span<const std::byte> consumed) {
-      sinks.throw_if_cancelled();
-      drop_pages(checkpoint.mappings, consumed);
-    });
-  });
-  for (std::size_t i = 0; i < rest.size(); ++i) digests[rest[i]->first] = found[i];
-  BaseLock lock;
-  for (const auto& [name, tensor] : checkpoint.tensors)
-    lock.tensors[name] = {std::string(to_string(tensor.dtype)), tensor.shape, digests.at(name)};
-  lock.aliases = checkpoint.aliases;
-  lock.root = root_of(lock.tensors);
-  return lock;
-}
-
-}  // namespace
-
-// More threads hash than a pass can read; batches have one, which takes them in their order.
+// Four threads hash more than a pass reads; batches have one, which takes them in their order.
 PassDigests::PassDigests(const Checkpoint& base, const Checkpoint& form, bool with_base,
                          const WriterOptions& options)
     : base_(base),
@@ -104,11 +77,11 @@ BaseLock PassDigests::merged(const Checkpoint& written) const {
                                               shape_to_string(found->shape)))
           .in_tensor(name);
   }
-  return lock_of(written, merged_digests_, options_.threads, options_.sinks);
+  return compute_base_lock(written, options_.threads, options_.sinks, merged_digests_);
 }
 
 BaseLock PassDigests::base() const {
-  return lock_of(base_, base_digests_, options_.threads, options_.sinks);
+  return compute_base_lock(base_, options_.threads, options_.sinks, base_digests_);
 }
 
 }  // namespace lora::merging

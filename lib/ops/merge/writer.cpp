@@ -218,7 +218,6 @@ std::shared_ptr<std::byte> Buffers::take(std::size_t bytes) {
   auto memory = std::make_shared<Pool::Memory>(std::move(pool_->free.back()));
   pool_->free.pop_back();
   lock.unlock();
-  std::byte* address = nullptr;
   // Also when the allocation fails, the place goes back.
   std::shared_ptr<Pool::Memory> lent(memory.get(), [pool = pool_, memory](Pool::Memory*) {
     const std::lock_guard guard(pool->mutex);
@@ -229,8 +228,7 @@ std::shared_ptr<std::byte> Buffers::take(std::size_t bytes) {
     memory->bytes = std::make_unique_for_overwrite<std::byte[]>(bytes);
     memory->size = bytes;
   }
-  address = memory->bytes.get();
-  return {lent, address};
+  return {lent, memory->bytes.get()};
 }
 
 std::string why_not_written(const Target& target) {

@@ -40,8 +40,10 @@ Digest root_of(const std::map<std::string, LockedTensor>& tensors);
 
 /// Hashes every tensor on `threads` threads (0: all), largest first so that one large tensor does
 /// not leave the others waiting. Pages of mapped safetensors files are dropped behind the hash.
-/// Progress is reported in bytes; throws Error(interrupted) when cancelled.
-BaseLock compute_base_lock(const Checkpoint& checkpoint, int threads, const Sinks& sinks = {});
+/// `known`: digests of tensors that need not be read again. Progress is reported in bytes; throws
+/// Error(interrupted) when cancelled.
+BaseLock compute_base_lock(const Checkpoint& checkpoint, int threads, const Sinks& sinks = {},
+                           const std::map<std::string, Digest>& known = {});
 
 /// Canonical text: {"schema": "lora.base_lock/1", "root", "tensors": {NAME: {"dtype", "shape",
 /// "sha256"}}, "aliases": {NAME: NAME}}, names in byte order, indent 2, final newline.
