@@ -54,6 +54,15 @@ double alpha_for(double scaling, std::int64_t rank, bool use_rslora) {
   return alpha;
 }
 
+void double_ranks(AdapterConfig& config) {
+  const double factor = config.use_rslora ? std::sqrt(2.0) : 2.0;
+  config.rank *= 2;
+  config.alpha *= factor;
+  for (auto& [pattern, rank] : config.rank_pattern) rank *= 2;
+  for (auto& [pattern, alpha] : config.alpha_pattern) alpha *= factor;
+  config.init_lora_weights = true;
+}
+
 std::string whole_path_pattern(const std::string& module_path) {
   std::string pattern = "^";
   for (const char c : module_path) {

@@ -1,11 +1,11 @@
 #include "lora/ops/make_plain.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <map>
 
 #include "lora/adapter/manifest.h"
+#include "lora/adapter/strength.h"
 #include "lora/base/error.h"
 #include "lora/base/parallel.h"
 #include "lora/checkpoint/base_lock.h"
@@ -198,12 +198,7 @@ class Conversion {
   // PEFT's own way of writing twice the rank; with_strengths adds what that does not say.
   AdapterConfig doubled() const {
     AdapterConfig config = adapter_.config;
-    const double factor = config.use_rslora ? std::sqrt(2.0) : 2.0;
-    config.rank *= 2;
-    config.alpha *= factor;
-    for (auto& [pattern, rank] : config.rank_pattern) rank *= 2;
-    for (auto& [pattern, alpha] : config.alpha_pattern) alpha *= factor;
-    config.init_lora_weights = true;
+    double_ranks(config);
     return config;
   }
 

@@ -2,10 +2,9 @@
 
 #include <ATen/ops/cat.h>
 
-#include <cmath>
-
 #include "engine/bridge.h"
 #include "lora/adapter/keys.h"
+#include "lora/adapter/strength.h"
 
 namespace lora::engine {
 
@@ -17,13 +16,7 @@ void make_plain(AdapterConfig& config, TensorMap& tensors, const TensorMap& firs
     const bool is_a = parse_key(key).role == KeyRole::lora_a;
     trained = to_lora(is_a ? at::cat({now, then}, 0) : at::cat({now, then.neg()}, 1));
   }
-  // alpha / r and alpha / sqrt(r) stay what they were.
-  const double factor = config.use_rslora ? std::sqrt(2.0) : 2.0;
-  config.rank *= 2;
-  config.alpha *= factor;
-  for (auto& [pattern, rank] : config.rank_pattern) rank *= 2;
-  for (auto& [pattern, alpha] : config.alpha_pattern) alpha *= factor;
-  config.init_lora_weights = true;
+  double_ranks(config);
 }
 
 }  // namespace lora::engine

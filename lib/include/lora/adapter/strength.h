@@ -29,6 +29,10 @@ double alpha_for(double scaling, std::int64_t rank, bool use_rslora);
 /// and every other site a key of its own in the patterns, which matches nothing else.
 void set_strengths(AdapterConfig& config, const std::map<std::string, SiteStrength>& strengths);
 
+/// Twice every rank at the same scalings, and a plain initialisation: what PEFT writes for an
+/// adapter whose first factors are subtracted from it.
+void double_ranks(AdapterConfig& config);
+
 /// A key of rank_pattern or alpha_pattern that matches this module and no other: "^" and the path
 /// with the characters escaped that mean something in a regular expression, except the dot, as PEFT
 /// writes them.
