@@ -34,6 +34,24 @@ WeightedPath split_weight(const std::string& argument) {
   return {path, weight};
 }
 
+void note_taken_whole(const std::string& path, const Adapter& adapter, double weight,
+                      Context& context) {
+  if (weight != 1 && (!adapter.replacements.empty() || !adapter.tokens.empty()))
+    context.console.note("what " + path +
+                         " replaces (saved modules, biases, token rows) is taken whole: a "
+                         "weight scales LoRA updates only");
+}
+
+WeightedAdapter open_weighted(const std::string& argument,
+                              const std::optional<std::string>& adapter_config, Context& context) {
+  const WeightedPath source = split_weight(argument);
+  WeightedAdapter one{
+      open_adapter(resolve_adapter(source.path, context), adapter_config_from(adapter_config)),
+      source.weight};
+  note_taken_whole(source.path, one.adapter, one.weight, context);
+  return one;
+}
+
 std::optional<AdapterConfig> adapter_config_from(const std::optional<std::string>& file) {
   if (!file) return std::nullopt;
   return read_adapter_config(*file);

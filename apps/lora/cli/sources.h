@@ -9,6 +9,7 @@
 #include "lora/adapter/adapter.h"
 #include "lora/checkpoint/checkpoint.h"
 #include "lora/engine.h"
+#include "lora/ops/adapter_set.h"
 
 namespace lora::cli {
 
@@ -25,6 +26,14 @@ struct WeightedPath {
 /// Splits at the last "@" when a number follows it and the path before it exists or the whole does
 /// not. Throws Error(usage) for a weight that is not finite.
 WeightedPath split_weight(const std::string& argument);
+
+/// Says aloud what a weight other than 1 does not reach: saved modules, biases, token rows.
+void note_taken_whole(const std::string& path, const Adapter& adapter, double weight,
+                      Context& context);
+
+/// Opens ADAPTER or ADAPTER@WEIGHT, with that note.
+WeightedAdapter open_weighted(const std::string& argument,
+                              const std::optional<std::string>& adapter_config, Context& context);
 
 /// Reads --adapter-config when it was given.
 std::optional<AdapterConfig> adapter_config_from(const std::optional<std::string>& file);

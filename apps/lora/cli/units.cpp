@@ -55,6 +55,10 @@ std::string number_text(double value, int digits) {
   return std::isnan(value) ? "nan" : formatted("%.*g", digits, value);
 }
 
+std::string percent_text(double share, int digits) {
+  return number_text(100 * share, digits) + " %";
+}
+
 std::string plural(std::uint64_t count, const std::string& noun) {
   return count_text(count) + " " + noun + (count == 1 ? "" : "s");
 }

@@ -11,6 +11,7 @@ std::string bytes_text(std::uint64_t bytes);            ///< "270.2 MB" (powers 
 std::string count_text(std::uint64_t count);            ///< "134,515,008"
 std::string duration_text(double seconds);              ///< "42 s", "3 min 05 s", "2 h 10 min"
 std::string number_text(double value, int digits = 4);  ///< "0.0123", significant digits
+std::string percent_text(double share, int digits);     ///< "12.3 %", significant digits
 std::string plural(std::uint64_t count, const std::string& noun);  ///< "1 tensor", "2 tensors"
 
 /// Rows of cells as aligned columns, two spaces apart; columns named in `right` are right-aligned.

@@ -17,8 +17,6 @@ std::string cosine_text(const std::optional<double>& cosine) {
   return cosine ? number_text(*cosine, 3) : "-";
 }
 
-std::string share_text(double share) { return number_text(100 * share, 3) + " %"; }
-
 class Combine final : public Command {
  public:
   void add_options(OptionSet& options) override {
@@ -59,7 +57,8 @@ class Combine final : public Command {
     if (compat_) options_.compat = peft_compat_named(*compat_);
     if (saved_from_) options_.saved_from = static_cast<std::size_t>(*saved_from_);
     if (dtype_) options_.dtype = float_dtype(*dtype_);
-    open_adapters(context);
+    for (const std::string& argument : adapter_paths_)
+      options_.adapters.push_back(open_weighted(argument, std::nullopt, context));
     ProgressLine progress(context.streams, "combine", "modules",
                           !context.global.no_progress && !context.global.quiet);
     Sinks sinks = context.sinks;
@@ -72,18 +71,6 @@ class Combine final : public Command {
   }
 
  private:
-  void open_adapters(Context& context) {
-    for (const std::string& argument : adapter_paths_) {
-      const WeightedPath source = split_weight(argument);
-      WeightedAdapter one{open_adapter(resolve_adapter(source.path, context)), source.weight};
-      if (source.weight != 1 && (!one.adapter.replacements.empty() || !one.adapter.tokens.empty()))
-        context.console.note("what " + source.path +
-                             " replaces (saved modules, biases, token rows) is taken whole: a "
-                             "weight scales LoRA updates only");
-      options_.adapters.push_back(std::move(one));
-    }
-  }
-
   // Who is who in tables and in the matrix.
   std::string label(std::size_t i) const { return "[" + std::to_string(i + 1) + "]"; }
 
@@ -104,10 +91,10 @@ class Combine final : public Command {
 
   static std::string error_text(const CombineReport& report) {
     if (report.method == CombineMethod::linear)
-      return "distance from the weighted sum of the updates: " + share_text(*report.error) +
+      return "distance from the weighted sum of the updates: " + percent_text(*report.error, 3) +
              (*report.error > 0.01 ? " (cat and svd give the sum itself)" : "");
     return *report.error == 0 ? "exact but for the rounding of the factors"
-                              : "error of the rank: " + share_text(*report.error) +
+                              : "error of the rank: " + percent_text(*report.error, 3) +
                                     ", the least that any factors of this rank have";
   }
 
@@ -171,7 +158,7 @@ class Combine final : public Command {
     for (const std::int64_t rank : module.ranks)
       ranks += (ranks.empty() ? "" : "+") + (rank == 0 ? "-" : std::to_string(rank));
     std::vector<std::string> row{printable(module.module_path), ranks, std::to_string(module.rank),
-                                 module.error ? share_text(*module.error) : ""};
+                                 module.error ? percent_text(*module.error, 3) : ""};
     if (is_single) {
       for (const UpdatePair& pair : module.pairs) row.push_back(cosine_text(pair.cosine));
       return row;

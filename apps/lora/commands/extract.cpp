@@ -12,8 +12,6 @@
 namespace lora::cli {
 namespace {
 
-std::string percent(double share) { return number_text(100 * share, 3) + " %"; }
-
 std::string_view kind_name(CarriedPart::Kind kind) {
   switch (kind) {
     case CarriedPart::Kind::token_rows:
@@ -93,9 +91,9 @@ class Extract final : public Command {
           "nothing is lost: the differences have these ranks, and what the factors leave "
           "out is no more than the rounding of the tuned weights");
     else
-      console.line("error " + percent(report.error) + ", best possible at " +
+      console.line("error " + percent_text(report.error, 3) + ", best possible at " +
                    (report.modules.size() == 1 ? "this rank " : "these ranks ") +
-                   percent(report.least));
+                   percent_text(report.least, 3));
   }
 
   // The largest error comes first.
@@ -113,8 +111,9 @@ class Extract final : public Command {
       const ExtractedModule& module = *modules[i];
       table.row({printable(module.module_path),
                  std::to_string(module.rank) + " of " + std::to_string(module.full_rank),
-                 number_text(module.norm), module.is_rounding ? "rounding" : percent(module.error),
-                 module.is_rounding ? "" : percent(module.least)});
+                 number_text(module.norm),
+                 module.is_rounding ? "rounding" : percent_text(module.error, 3),
+                 module.is_rounding ? "" : percent_text(module.least, 3)});
     }
     if (shown != 0)
       for (const std::string& line : table.lines()) console.line(line);

@@ -98,10 +98,7 @@ class Load final : public Command {
       weights_.push_back(source.weight);
       if (source.weight == 1) continue;
       context.console.note(source.path + " is weighed with " + number_text(source.weight, 17));
-      if (!adapter.replacements.empty() || !adapter.tokens.empty())
-        context.console.note("what " + source.path +
-                             " replaces (saved modules, biases, token rows) is taken whole: a "
-                             "weight scales LoRA updates only");
+      note_taken_whole(source.path, adapter, source.weight, context);
     }
     for (const Adapter& adapter : adapters_) active_.push_back(&adapter);
   }

@@ -12,8 +12,6 @@
 namespace lora::cli {
 namespace {
 
-std::string percent(double share) { return number_text(100 * share, 4) + " %"; }
-
 class Merge final : public Command {
  public:
   void add_options(OptionSet& options) override {
@@ -63,17 +61,8 @@ class Merge final : public Command {
 
  private:
   void open_adapters(Context& context) {
-    for (const std::string& argument : adapter_paths_) {
-      const WeightedPath source = split_weight(argument);
-      WeightedAdapter one{
-          open_adapter(resolve_adapter(source.path, context), adapter_config_from(adapter_config_)),
-          source.weight};
-      if (source.weight != 1 && (!one.adapter.replacements.empty() || !one.adapter.tokens.empty()))
-        context.console.note("what " + source.path +
-                             " replaces (saved modules, biases, token rows) is taken whole: a "
-                             "weight scales LoRA updates only");
-      options_.adapters.push_back(std::move(one));
-    }
+    for (const std::string& argument : adapter_paths_)
+      options_.adapters.push_back(open_weighted(argument, adapter_config_, context));
     if (options_.adapters.size() < 2) return;
     std::string order;
     for (const WeightedAdapter& one : options_.adapters)
@@ -94,8 +83,8 @@ class Merge final : public Command {
       console.line("about " + number_text(*report.estimated_seconds, 2) +
                    " s to compute and to hash; writing to the disk comes on top");
     if (report.survived)
-      console.line("of the update's energy " + percent(*report.survived) +
-                   " is in weights that changed (" + percent(*report.changed) +
+      console.line("of the update's energy " + percent_text(*report.survived, 4) +
+                   " is in weights that changed (" + percent_text(*report.changed, 4) +
                    " of them did); cosine of intended and realised update " +
                    number_text(*report.cosine, 6));
     if (report.root) console.line("root " + report.root->hex());
@@ -116,8 +105,8 @@ class Merge final : public Command {
       const MergedWeight& weight = *weights[i];
       table.row({printable(weight.base_name), shape_to_string(weight.shape),
                  std::string(to_string(weight.dtype)),
-                 weight.changed ? percent(*weight.changed) : "",
-                 weight.survived ? percent(*weight.survived) : "",
+                 weight.changed ? percent_text(*weight.changed, 4) : "",
+                 weight.survived ? percent_text(*weight.survived, 4) : "",
                  weight.cosine ? number_text(*weight.cosine, 6) : ""});
     }
     if (shown != 0)
@@ -131,7 +120,7 @@ class Merge final : public Command {
     Finding finding;
     finding.rule = "LV706";  // as verify names it on what was written
     finding.severity = Severity::warning;
-    finding.message = "rounding costs much of the update: " + percent(*report.survived) +
+    finding.message = "rounding costs much of the update: " + percent_text(*report.survived, 4) +
                       " of its energy is in weights that changed at all, and the cosine of "
                       "intended and realised update is " +
                       number_text(*report.cosine, 3);

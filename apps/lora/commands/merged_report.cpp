@@ -10,8 +10,6 @@ namespace {
 
 constexpr std::size_t kFew = 6;
 
-std::string percent(double share) { return number_text(100 * share, 4) + " %"; }
-
 // Tensors that differ come first, then those that lost most to rounding.
 std::vector<const MergedTensor*> ranked(const MergedReport& report) {
   std::vector<const MergedTensor*> tensors;
@@ -115,8 +113,8 @@ void print_merged_report(const MergedReport& report, bool all_tensors, Console& 
       proof += " (" + number_text(tensor.worst_ulps, 3) + " ulp)";
     table.row({"  " + printable(tensor.base_name), proof,
                tensor.fitted ? number_text(*tensor.fitted, 5) : "",
-               tensor.fitted ? number_text(tensor.cosine, 4) : "", percent(tensor.changed),
-               tensor.fitted ? percent(tensor.survived) : ""});
+               tensor.fitted ? number_text(tensor.cosine, 4) : "", percent_text(tensor.changed, 4),
+               tensor.fitted ? percent_text(tensor.survived, 4) : ""});
   }
   for (const std::string& line : table.lines()) console.line(line);
   if (shown < tensors.size())

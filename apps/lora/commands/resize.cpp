@@ -12,8 +12,6 @@
 namespace lora::cli {
 namespace {
 
-std::string percent(double share) { return number_text(100 * share, 5) + " %"; }
-
 class Resize final : public Command {
  public:
   void add_options(OptionSet& options) override {
@@ -70,13 +68,13 @@ class Resize final : public Command {
     for (std::size_t i = 0; i < shown; ++i) {
       const ResizedModule& module = *modules[i];
       table.row({printable(module.module_path), std::to_string(module.rank_before),
-                 std::to_string(module.rank_after), number_text(module.norm), percent(module.kept),
-                 number_text(module.error)});
+                 std::to_string(module.rank_after), number_text(module.norm),
+                 percent_text(module.kept, 5), number_text(module.error)});
     }
     for (const std::string& line : table.lines()) console.line(line);
     if (shown < modules.size())
       console.line("and " + std::to_string(modules.size() - shown) + " more modules (--modules)");
-    console.line("of the energy of all updates " + percent(report.kept) + " is kept; " +
+    console.line("of the energy of all updates " + percent_text(report.kept, 5) + " is kept; " +
                  bytes_text(report.bytes_before) + " of tensors become " +
                  bytes_text(report.result.bytes));
     print_result(report.result, console);
