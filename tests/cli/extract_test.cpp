@@ -8,20 +8,15 @@ using namespace lora::testing;
 namespace {
 
 // A base, an adapter of rank 4 on it, and their merge as the tuned checkpoint.
-struct Folder {
-  TempDir directory;
-  std::string path(std::string_view name) const { return (directory / name).string(); }
-
+struct Folder : CommandFolder {
   Folder() {
     const Checkpoint base = sample_base(directory / "base");
     write_sample(directory / "a", sample_config(), sample_tensors(), &base);
     lora_ok({"merge", path("a"), "--base", path("base"), "-o", path("tuned")});
   }
   std::vector<std::string> extract(const std::vector<std::string>& more) const {
-    std::vector<std::string> arguments{"extract",     "--base", path("base"), "--tuned",
-                                       path("tuned"), "-o",     path("out")};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return arguments;
+    return joined({"extract", "--base", path("base"), "--tuned", path("tuned"), "-o", path("out")},
+                  more);
   }
 };
 

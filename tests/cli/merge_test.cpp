@@ -8,20 +8,14 @@ using namespace lora::testing;
 
 namespace {
 
-struct Folder {
-  TempDir directory;
-  std::string path(std::string_view name) const { return (directory / name).string(); }
-
+struct Folder : CommandFolder {
   Folder() {
     const Checkpoint base = sample_base(directory / "base");
     write_sample(directory / "a", sample_config(), sample_tensors(1), &base);
     write_sample(directory / "b", sample_config(), sample_tensors(2), &base);
   }
   std::vector<std::string> merge(const std::vector<std::string>& more = {}) const {
-    std::vector<std::string> arguments{"merge",      path("a"), "--base",
-                                       path("base"), "-o",      path("out")};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return arguments;
+    return joined({"merge", path("a"), "--base", path("base"), "-o", path("out")}, more);
   }
 };
 

@@ -7,18 +7,13 @@ using namespace lora::testing;
 
 namespace {
 
-struct Folder {
-  TempDir directory;
-  std::string path(std::string_view name) const { return (directory / name).string(); }
-
+struct Folder : CommandFolder {
   Folder() {
     const Checkpoint base = sample_base(directory / "base");
     write_sample(directory / "a", sample_config(), sample_tensors(1), &base);
   }
   std::vector<std::string> resize(const std::vector<std::string>& more) const {
-    std::vector<std::string> arguments{"resize", path("a"), "-o", path("out")};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return arguments;
+    return joined({"resize", path("a"), "-o", path("out")}, more);
   }
 };
 

@@ -8,10 +8,7 @@ using namespace lora::testing;
 
 namespace {
 
-struct Folder {
-  TempDir directory;
-  std::string path(std::string_view name) const { return (directory / name).string(); }
-
+struct Folder : CommandFolder {
   Folder() {
     const Checkpoint base = sample_base(directory / "base");
     write_sample(directory / "a", sample_config(), sample_tensors(1), &base);

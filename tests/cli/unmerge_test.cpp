@@ -8,10 +8,7 @@ using namespace lora::testing;
 namespace {
 
 // A base of 16 bits, an adapter on it, and a merge into f32, which loses nothing.
-struct Folder {
-  TempDir directory;
-  std::string path(std::string_view name) const { return (directory / name).string(); }
-
+struct Folder : CommandFolder {
   Folder() {
     sample_base(directory / "wide");
     lora_ok({"init-base", "--from", path("wide"), "--dtype", "bf16", "-o", path("base")});
@@ -20,10 +17,7 @@ struct Folder {
     lora_ok({"merge", path("a"), "--base", path("base"), "-o", path("sum"), "--dtype", "f32"});
   }
   std::vector<std::string> unmerge(const std::vector<std::string>& more = {}) const {
-    std::vector<std::string> arguments{"unmerge", path("sum"), "--adapter",
-                                       path("a"), "-o",        path("out")};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return arguments;
+    return joined({"unmerge", path("sum"), "--adapter", path("a"), "-o", path("out")}, more);
   }
 };
 

@@ -2,7 +2,6 @@
 // dense matrices, and combinations of them.
 #pragma once
 
-#include <Eigen/Dense>
 #include <map>
 #include <string>
 #include <vector>
@@ -10,19 +9,13 @@
 #include "lora/adapter/update.h"
 #include "lora/ops/combine.h"
 #include "lora/ops/verify.h"
+#include "ops/dense.h"
 #include "support/sample_adapter.h"
 #include "support/testing.h"
 
 namespace lora::testing {
 
 namespace fs = std::filesystem;
-using Dense = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
-inline Dense dense(const Tensor& tensor) {
-  const std::vector<double> values = tensor.to_f64();
-  return Eigen::Map<const Dense>(values.data(), tensor.shape.at(0),
-                                 static_cast<Eigen::Index>(values.size()) / tensor.shape.at(0));
-}
 
 /// The update of a site, its experts one below the other.
 inline Dense update_of(const LoraModule& module) {

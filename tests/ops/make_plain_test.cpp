@@ -7,6 +7,7 @@
 #include "lora/adapter/update.h"
 #include "lora/format/safetensors.h"
 #include "lora/ops/verify.h"
+#include "ops/dense.h"
 #include "ops/first_factors.h"
 #include "support/faulty_file_system.h"
 #include "support/sample_adapter.h"
@@ -16,14 +17,6 @@ using namespace lora;
 using namespace lora::testing;
 
 namespace {
-
-using Matrix = Eigen::MatrixXd;
-
-Matrix dense(const Tensor& tensor) {
-  using Rows = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-  const std::vector<double> values = tensor.to_f64();
-  return Eigen::Map<const Rows>(values.data(), tensor.shape.at(0), tensor.shape.at(1));
-}
 
 Matrix update_of(const LoraModule& module) {
   return module.scaling * dense(module.b) * dense(module.a);

@@ -2,6 +2,7 @@
 
 #include <Eigen/Dense>
 
+#include "ops/dense.h"
 #include "support/sample_adapter.h"
 #include "support/testing.h"
 
@@ -10,13 +11,6 @@ using namespace lora::numbers;
 using namespace lora::testing;
 
 namespace {
-
-using Rows = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
-Matrix dense(const Tensor& tensor) {
-  const std::vector<double> values = tensor.to_f64();
-  return Eigen::Map<const Rows>(values.data(), tensor.shape.at(0), tensor.shape.at(1));
-}
 
 UpdateFactor term(std::int64_t rows, std::int64_t rank, std::int64_t columns, double scaling,
                   std::uint64_t seed = 1) {

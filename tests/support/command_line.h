@@ -55,6 +55,18 @@ inline CommandResult lora_ok(const std::vector<std::string>& arguments) {
   return result;
 }
 
+/// A temporary folder whose entries are named in command lines.
+struct CommandFolder {
+  TempDir directory;
+  std::string path(std::string_view name) const { return (directory / name).string(); }
+};
+
+inline std::vector<std::string> joined(std::vector<std::string> arguments,
+                                       const std::vector<std::string>& more) {
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return arguments;
+}
+
 /// `lora verify` with these arguments.
 inline CommandResult lora_verify(std::vector<std::string> arguments) {
   arguments.insert(arguments.begin(), "verify");
