@@ -302,7 +302,7 @@ class Merging {
     put(kBaseLockName, dump_base_lock(lock));
     record_.root = lock.root;
     if (options_.approve)
-      options_.approve(written, lock);
+      options_.approve(written, lock, report_.weights);
     else
       put(merging::kRecordName, dump_json(merging::to_json(record_)) + "\n");
     for (const std::string& name : names)

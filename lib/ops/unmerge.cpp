@@ -70,8 +70,9 @@ class Unmerging {
     merging.dry_run = options_.dry_run;
     merging.threads = options_.threads;
     merging.file_system = options_.file_system;
-    merging.approve = [this](const Checkpoint& written, const BaseLock& lock) {
-      judge(written, lock);
+    merging.approve = [this](const Checkpoint& written, const BaseLock& lock,
+                             const std::vector<MergedWeight>& changed) {
+      judge(written, lock, changed);
     };
     MergeReport done = merge(merging, sinks_);
     if (options_.dry_run)
@@ -166,14 +167,13 @@ class Unmerging {
 
   // Tensors that were not touched are the merge's own bytes, so only the others need proof; without
   // digests of them the root, which is over all tensors, decides.
-  void judge(const Checkpoint& written, const BaseLock& lock) {
-    std::vector<const TensorMap::value_type*> changed;
-    for (const auto& entry : written.tensors)
-      if (is_touched(entry.first)) changed.push_back(&entry);
+  void judge(const Checkpoint& written, const BaseLock& lock,
+             const std::vector<MergedWeight>& changed) {
     std::vector<RestoredTensor> tensors(changed.size());
     parallel_for(changed.size(), options_.threads, [&](std::size_t i) {
       sinks_.throw_if_cancelled();
-      const auto& [name, tensor] = *changed[i];
+      const std::string name = replay::stored_name(written, changed[i].base_name);
+      const Tensor& tensor = written.tensors.at(name);
       tensors[i].base_name = name;
       tensors[i].elements = tensor.numel();
       bound(*merged_.find(name), tensor, recorded_.is_safe_merge, tensors[i]);
@@ -195,16 +195,6 @@ class Unmerging {
     report_.tensors = std::move(tensors);
     report_.recorded_in = recorded_.source;
     if (!report_.is_exact && !options_.allow_inexact) refuse_inexact();
-  }
-
-  bool is_touched(const std::string& name) const {
-    return std::any_of(
-        options_.adapters.begin(), options_.adapters.end(), [&](const WeightedAdapter& one) {
-          return std::any_of(one.adapter.modules.begin(), one.adapter.modules.end(),
-                             [&](const LoraModule& module) {
-                               return replay::stored_name(merged_, module.base_name) == name;
-                             });
-        });
   }
 
   void refuse_inexact() const {

@@ -114,6 +114,39 @@ TEST_CASE("the proof may come from the adapter's manifest or a lock, or be missi
   require_error(ErrorKind::incompatible, "the given lock is of", [&] { round.undo(options); });
 }
 
+TEST_CASE("the bias of an update is restored and proven like its matrix") {
+  for (const double change : {0.004, 0.6}) {
+    Round round(DType::bf16, 0.004);
+    round.config.lora_bias = true;
+    for (const std::string module : {"up", "square"}) {
+      round.base[module + ".bias"] = normal_tensor(module + "bias", {24}).cast(round.dtype);
+      round.adapter["base_model.model." + module + ".lora_B.bias"] =
+          normal_tensor(module + "change", {24}, change);
+    }
+    write_sample(round.adapter_folder, round.config, round.adapter);
+    round.write_base();
+    round.run();
+    Manifest manifest = make_manifest(open_adapter(round.adapter_folder), 1);
+    const BaseLock lock = compute_base_lock(open_checkpoint(round.base_folder.string()), 1);
+    manifest.base_root = lock.root;
+    for (const auto& [name, tensor] : lock.tensors) manifest.base_tensors[name] = tensor.digest;
+    write_file(round.adapter_folder / kManifestName, dump_json(to_json(manifest)));
+    fs::remove(round.output / "lora_merge.json");
+    if (change < 0.1) {
+      REQUIRE(round.undo().tensors.size() == 4);
+      continue;
+    }
+    // The matrices come out exactly; the bias, changed by more than it was, does not.
+    require_error(ErrorKind::incompatible, " of 4 restored tensors have another digest",
+                  [&] { round.undo(); });
+    UnmergeOptions options;
+    options.allow_inexact = true;
+    const UnmergeReport report = round.undo(options);
+    REQUIRE(!report.is_exact);
+    round.require_bound(report);
+  }
+}
+
 TEST_CASE("other adapters than the recorded ones and what cannot be subtracted are refused") {
   Round round(DType::bf16, 0.004);
   round.run();

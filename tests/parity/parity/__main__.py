@@ -33,6 +33,7 @@ from parity import (  # noqa: F401
     smollm2,
     smollm2_kinds,
     texts,
+    unmerged,
 )
 from parity.harness import CASES, SLOW_CASES, Context, run_cases
 

@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from parity.harness import Context, assert_close, assert_equal, case
+from parity.harness import Context, assert_close, assert_equal, assert_small, case
 
 
 def models() -> dict[str, torch.nn.Module]:
@@ -123,3 +123,45 @@ def extracted_merge(context: Context) -> None:
             difference = (module.get_delta_weight("default").double() - updates[name]).norm() / updates[name].norm()
             worst = max(worst, difference.item())
     assert_close("update", torch.tensor(worst), torch.tensor(0.0), 1e-6)
+
+
+@case
+def extracted_lower_rank_outputs(context: Context) -> None:
+    """Below its rank, SmolLM2 with the extraction answers as with the best approximations of a full SVD."""
+    from peft import LoraConfig, get_peft_model
+
+    ids = torch.tensor([[504, 3575, 282, 4649, 314, 7042, 30, 198, 504, 1764, 28, 2534]])
+    base = AutoModelForCausalLM.from_pretrained(context.model, dtype=torch.float32).eval()
+    before = {name: value.clone() for name, value in base.state_dict().items()}
+    adapted = get_peft_model(
+        copy.deepcopy(base), LoraConfig(r=8, lora_alpha=8, target_modules=["v_proj", "o_proj"])
+    )
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_A" in name:  # singular values well apart: the best approximation is one
+                parameter.copy_(torch.nn.init.orthogonal_(parameter) * 2.0 ** -torch.arange(8)[:, None])
+            elif "lora_B" in name:
+                torch.nn.init.orthogonal_(parameter)
+    tuned = adapted.merge_and_unload()
+    tuned.save_pretrained(context.folder / "tuned")
+    after = tuned.state_dict()
+    whole = logits_of(tuned, ids)
+    for rank in (1, 4):
+        report = context.run("extract", "--base", context.model, "--tuned", "tuned", "-o", f"r{rank}", "--rank", rank)
+        fresh = AutoModelForCausalLM.from_pretrained(context.model, dtype=torch.float32)
+        found = logits_of(PeftModel.from_pretrained(fresh, context.folder / f"r{rank}"), ids)
+        best = copy.deepcopy(base)
+        parameters = dict(best.named_parameters())
+        squares = errors = 0.0
+        with torch.no_grad():
+            for module in report["modules"]:
+                name = module["tensor"]
+                u, s, v = torch.linalg.svd((after[name] - before[name]).double(), full_matrices=False)
+                squares += s.square().sum().item()
+                errors += s[rank:].square().sum().item()
+                parameters[name].copy_((before[name].double() + (u[:, :rank] * s[:rank]) @ v[:rank]).float())
+        assert_small(f"rank {rank} stated error", abs(report["error"] - (errors / squares) ** 0.5), 1e-5)
+        reached = logits_of(best, ids)
+        distance = (reached - whole).abs().max().item()
+        difference = assert_close(f"rank {rank} logits", found, reached, 1e-2 * distance)
+        context.note(f"rank {rank}: {difference:.1e}, the tuned model's are {distance:.1e} away")

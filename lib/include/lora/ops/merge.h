@@ -25,6 +25,18 @@
 
 namespace lora {
 
+/// One tensor that the merge changes.
+struct MergedWeight {
+  std::string base_name;
+  std::string module_path;  ///< empty for what an adapter replaces
+  DType dtype = DType::f32;
+  std::vector<std::int64_t> shape;
+  bool has_update = false;  ///< LoRA factors are added
+  /// Of the intended update (absent in a dry run and where it is zero): share of the elements that
+  /// changed, share of its energy in these, cosine of intended and realised change.
+  std::optional<double> changed, survived, cosine;
+};
+
 struct MergeOptions {
   const Checkpoint* base = nullptr;
   std::vector<WeightedAdapter> adapters;  ///< in the order of application
@@ -42,19 +54,9 @@ struct MergeOptions {
   FileSystem* file_system = nullptr;       ///< null: the real one
   /// Looks at what is written before it appears; what it throws leaves nothing. Where there is one,
   /// the result is no merge to record, and gets no lora_merge.json.
-  std::function<void(const Checkpoint& written, const BaseLock& lock)> approve;
-};
-
-/// One tensor that the merge changes.
-struct MergedWeight {
-  std::string base_name;
-  std::string module_path;  ///< empty for what an adapter replaces
-  DType dtype = DType::f32;
-  std::vector<std::int64_t> shape;
-  bool has_update = false;  ///< LoRA factors are added
-  /// Of the intended update (absent in a dry run and where it is zero): share of the elements that
-  /// changed, share of its energy in these, cosine of intended and realised change.
-  std::optional<double> changed, survived, cosine;
+  std::function<void(const Checkpoint& written, const BaseLock& lock,
+                     const std::vector<MergedWeight>& changed)>
+      approve;
 };
 
 struct MergeFile {
