@@ -5,6 +5,7 @@
 
 #include "lora/base/error.h"
 #include "ops/numbers/combine.h"
+#include "ops/numbers/top_svd.h"
 
 namespace lora {
 namespace {
@@ -20,26 +21,12 @@ struct Part {
   Matrix left, right;
 };
 
-// The best approximation of rank k: eigenvectors of the smaller Gram matrix.
-Part largest_part(const Tensor& weight, std::int64_t k) {
-  const MatrixView view(weight);
-  const bool is_wide = view.rows <= view.columns;
-  const Side side = is_wide ? Side::rows : Side::columns;
-  numbers::FactorSums sums = numbers::sum_vectors(view, side, 0, numbers::length_of(view, side));
-  sums.gram.mirror();
-  const Eigen::SelfAdjointEigenSolver<Matrix> solver(numbers::matrix_of(sums.gram));
-  Part part;
-  Matrix& near = is_wide ? part.left : part.right;
-  Matrix& far = is_wide ? part.right : part.left;
-  near = solver.eigenvectors().rightCols(k).rowwise().reverse();
-  far = Matrix::Zero(numbers::length_of(view, side), k);
-  numbers::combine(view, side, near, far);
-  // Half of each singular value in both, as PEFT has it.
-  const Vector values = far.colwise().norm().cwiseSqrt();
-  const Vector inverse = (values.array() > 0).select(values.cwiseInverse(), 0);
-  near *= values.asDiagonal();
-  far *= inverse.asDiagonal();
-  return part;
+// The best approximation of rank k, half of each singular value in both as PEFT has it.
+Part largest_part(const LoraModule& module, const Tensor& weight) {
+  const numbers::TopSvd svd = numbers::top_svd(MatrixView(weight), module.rank, module.module_path,
+                                               numbers::Accuracy::vectors);
+  const Vector roots = svd.values.cwiseSqrt();
+  return {svd.left * roots.asDiagonal(), svd.right * roots.asDiagonal()};
 }
 
 // The first k columns of Q and rows of R: the projection on what the first k columns span.
@@ -98,7 +85,7 @@ FactorPair first_factors(const std::string& init, const LoraModule& module, cons
   if (!is_olora(init) && !(module.scaling > 0))
     refuse(ErrorKind::incompatible,
            "its scaling is " + std::to_string(module.scaling) + ", expected more than 0");
-  Part part = is_olora(init) ? first_part(weight, module.rank) : largest_part(weight, module.rank);
+  Part part = is_olora(init) ? first_part(weight, module.rank) : largest_part(module, weight);
   if (!is_olora(init)) {
     const double root = std::sqrt(module.scaling);
     part.left /= root;

@@ -10,6 +10,21 @@ using namespace lora::numbers;
 
 namespace {
 
+using FloatRows = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+Tensor tensor_of(const FloatRows& matrix) {
+  return Tensor::from_f32({matrix.rows(), matrix.cols()},
+                          std::vector<float>(matrix.data(), matrix.data() + matrix.size()));
+}
+
+FloatRows noise(Eigen::Index rows, Eigen::Index columns) {
+  FloatRows matrix(rows, columns);
+  const CounterRandom random(1, 2);
+  for (Eigen::Index i = 0; i < matrix.size(); ++i)
+    matrix.data()[i] = static_cast<float>(random.normal(static_cast<std::uint64_t>(i)));
+  return matrix;
+}
+
 // Singular values as given, directions at random.
 FloatRows with_values(Eigen::Index rows, Eigen::Index columns, const std::vector<double>& values) {
   const auto random = [&](Eigen::Index size, std::uint64_t stream) {
@@ -26,8 +41,10 @@ FloatRows with_values(Eigen::Index rows, Eigen::Index columns, const std::vector
 }
 
 // As close to the matrix as the decomposition of the whole, up to a share of its energy.
-void check(const FloatRows& matrix, std::int64_t rank, double slack = 1e-9) {
-  const TopSvd found = top_svd(matrix, rank, "test");
+void check(const FloatRows& matrix, std::int64_t rank, double slack = 1e-9,
+           Accuracy accuracy = Accuracy::energy) {
+  const Tensor tensor = tensor_of(matrix);
+  const TopSvd found = top_svd(MatrixView(tensor), rank, "test", accuracy);
   const Matrix whole = matrix.cast<double>();
   const Eigen::BDCSVD<Matrix> exact(whole, Eigen::ComputeThinU | Eigen::ComputeThinV);
   const Eigen::Index k = found.values.size();
@@ -65,11 +82,38 @@ TEST_CASE("the top of a matrix is that of its whole decomposition", "[numbers]")
 }
 
 TEST_CASE("the top of a sparse matrix of noise is found too", "[numbers]") {
-  FloatRows matrix(180, 260);
-  const CounterRandom random(1, 2);
+  FloatRows matrix = noise(180, 260);
+  const CounterRandom random(1, 3);
   for (Eigen::Index i = 0; i < matrix.size(); ++i)
-    matrix.data()[i] = random.uniform(static_cast<std::uint64_t>(i)) < 0.2
-                           ? static_cast<float>(random.normal(static_cast<std::uint64_t>(i)))
-                           : 0.0F;
+    if (random.uniform(static_cast<std::uint64_t>(i)) < 0.8) matrix.data()[i] = 0;
   check(matrix, 12);
+}
+
+TEST_CASE("vectors of noise are those of the whole decomposition", "[numbers]") {
+  // Neighbouring values are a percent apart here, and mixed by what suffices for the energy.
+  const FloatRows matrix = noise(420, 600);
+  const Matrix whole = matrix.cast<double>();
+  const Eigen::BDCSVD<Matrix> exact(whole, Eigen::ComputeThinU | Eigen::ComputeThinV);
+  for (const std::int64_t rank : {1, 7, 16}) {
+    check(matrix, rank, 1e-9, Accuracy::vectors);
+    check(matrix.transpose(), rank, 1e-9, Accuracy::vectors);
+    const Tensor tensor = tensor_of(matrix);
+    const TopSvd found = top_svd(MatrixView(tensor), rank, "test", Accuracy::vectors);
+    const Matrix best = exact.matrixU().leftCols(rank) *
+                        exact.singularValues().head(rank).asDiagonal() *
+                        exact.matrixV().leftCols(rank).transpose();
+    const Matrix ours = found.left * found.values.asDiagonal() * found.right.transpose();
+    CHECK((ours - best).norm() < 1e-6 * best.norm());
+  }
+}
+
+TEST_CASE("the top of a checkpoint's own dtypes is that of their values", "[numbers]") {
+  const Tensor single = tensor_of(noise(200, 240));
+  for (const DType dtype : {DType::f16, DType::bf16, DType::f64}) {
+    const Tensor stored = single.cast(dtype), widened = stored.cast(DType::f32);
+    const TopSvd one = top_svd(MatrixView(stored), 4, "test", Accuracy::vectors);
+    const TopSvd two = top_svd(MatrixView(widened), 4, "test", Accuracy::vectors);
+    CHECK(one.values == two.values);
+    CHECK(one.left == two.left);
+  }
 }

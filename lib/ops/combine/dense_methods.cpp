@@ -11,7 +11,9 @@ namespace lora::combining {
 namespace {
 
 using Rows = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-using numbers::FloatRows;
+using FloatRows = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+using numbers::Accuracy;
+using numbers::MatrixView;
 
 // Values formed at once.
 constexpr std::int64_t kBlockValues = 1 << 18;
@@ -55,7 +57,7 @@ struct Task {
   Rows block;
 };
 
-FloatRows combined(const Products& products, const Recipe& recipe) {
+Tensor combined(const Products& products, const Recipe& recipe) {
   const CombineMethod method = recipe.method;
   const std::int64_t rows = products.rows();
   const std::int64_t columns = products.columns();
@@ -83,7 +85,8 @@ FloatRows combined(const Products& products, const Recipe& recipe) {
       task.trim.settle();
     }
   }
-  FloatRows result(rows, columns);
+  std::vector<std::byte> bytes(static_cast<std::size_t>(rows * columns) * sizeof(float));
+  Eigen::Map<FloatRows> result(reinterpret_cast<float*>(bytes.data()), rows, columns);
   Rows out;
   for_blocks(rows, columns, [&](std::int64_t first, std::int64_t count) {
     std::vector<std::span<double>> spans;
@@ -104,14 +107,14 @@ FloatRows combined(const Products& products, const Recipe& recipe) {
     }
     result.middleRows(first, count) = out.cast<float>();
   });
-  return result;
+  return Tensor::from_bytes(DType::f32, {rows, columns}, std::move(bytes));
 }
 
 // The least rank that keeps the share, found by doubling.
-numbers::TopSvd keeping(const FloatRows& matrix, double share, const std::string& name) {
-  const std::int64_t most = std::min(matrix.rows(), matrix.cols());
+numbers::TopSvd keeping(const MatrixView& matrix, double share, const std::string& name) {
+  const std::int64_t most = std::min(matrix.rows, matrix.columns);
   for (std::int64_t rank = 16;; rank *= 2) {
-    numbers::TopSvd svd = numbers::top_svd(matrix, rank, name);
+    numbers::TopSvd svd = numbers::top_svd(matrix, rank, name, Accuracy::energy);
     double kept = 0;
     Eigen::Index needed = 0;
     while (needed < svd.values.size() && kept < share * svd.energy)
@@ -128,11 +131,12 @@ numbers::TopSvd keeping(const FloatRows& matrix, double share, const std::string
 }  // namespace
 
 Combination combine_dense(const Products& products, const Recipe& recipe) {
-  const FloatRows matrix = combined(products, recipe);
+  const Tensor whole = combined(products, recipe);
+  const MatrixView matrix(whole);
   const numbers::TopSvd svd =
-      recipe.energy
-          ? keeping(matrix, *recipe.energy, products.name)
-          : numbers::top_svd(matrix, recipe.rank.value_or(products.largest_rank()), products.name);
+      recipe.energy ? keeping(matrix, *recipe.energy, products.name)
+                    : numbers::top_svd(matrix, recipe.rank.value_or(products.largest_rank()),
+                                       products.name, Accuracy::energy);
   const Vector roots = svd.values.cwiseSqrt();
   Combination result;
   result.b = svd.left * roots.asDiagonal();
