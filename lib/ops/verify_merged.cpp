@@ -11,6 +11,7 @@
 #include "lora/checkpoint/checkpoint.h"
 #include "lora/checkpoint/grow_vocabulary.h"
 #include "lora/format/json.h"
+#include "ops/merge/claims.h"
 #include "ops/replay/explain.h"
 #include "ops/replay/plan.h"
 #include "ops/replay/target.h"
@@ -261,6 +262,8 @@ MergedReport compare_merged(const std::vector<WeightedAdapter>& given, const Che
       !merged.directory.empty() &&
       std::filesystem::exists(merged.directory / "adapter_config.json", ignored);
   check_index(merged, report);
+  report.record =
+      merging::contradicted_claims(given, own_base, merged, options.threads, options.sinks);
   sum_up(plan.targets, outcomes, report);
   return report;
 }

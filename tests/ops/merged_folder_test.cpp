@@ -1,12 +1,10 @@
 // Merged checkpoints that are folders: their index, and what does not belong beside the weights.
-#include "ops/merged_sample.h"
+#include "ops/written_merge.h"
 
 using namespace lora;
 using namespace lora::testing;
 
 namespace {
-
-namespace fs = std::filesystem;
 
 /// The sample's merge as a folder of two shards whose index claims `total_size`.
 VerifyReport verify_sharded(MergeSample& sample, const Json& total_size,
@@ -72,4 +70,47 @@ TEST_CASE("LV703: an adapter_config.json in the merged folder") {
   REQUIRE(message_of(report, "LV703").find("adapter_config.json is in the merged directory") == 0);
   REQUIRE(report.merged->is_reproduced());
   REQUIRE(message_of(with("generation_config.json"), "LV703").empty());
+}
+
+TEST_CASE("LV709: a record of another merge, or of other weights") {
+  ShardedSample sample;
+  sample.run();
+  REQUIRE(complaints(sample.check()).empty());
+  const fs::path record = sample.output / "lora_merge.json";
+  const std::string right = text_of(record);
+
+  SECTION("another adapter") {
+    write_sample(sample.adapter_folder, sample.config, MergeSample::factors(2));
+    const std::string found = message_of(sample.check(), "LV709");
+    CHECK(found.find("lora_merge.json: it records the adapter ") == 0);
+    CHECK(found.find(", this is ") != std::string::npos);
+  }
+  SECTION("another weight") {
+    std::string text = right;
+    const std::string one = "\"weight\": 1.0";
+    REQUIRE(text.find(one) != std::string::npos);
+    write_file(record, text.replace(text.find(one), one.size(), "\"weight\": 0.5"));
+    CHECK(message_of(sample.check(), "LV709").find(" with weight 0.5, this is ") !=
+          std::string::npos);
+  }
+  SECTION("another base") {
+    sample.base["norm.bias"] = normal_tensor("other", {24}).cast(sample.dtype);
+    sample.write_base();
+    CHECK(message_of(sample.check(), "LV709").find("lora_merge.json: it records the base ") == 0);
+  }
+  SECTION("weights changed afterwards") {
+    const fs::path shard = sample.output / "model-00001-of-00002.safetensors";
+    std::string bytes = text_of(shard);
+    bytes.back() ^= 1;
+    write_file(shard, bytes);
+    CHECK(message_of(sample.check(), "LV709").find("lora_merge.json: it records the result ") == 0);
+  }
+  SECTION("no record at all, and one that cannot be read") {
+    fs::remove(record);
+    CHECK(complaints(sample.check()).empty());
+    write_file(record, "{}");
+    CHECK(message_of(sample.check(), "LV709") == "lora_merge.json: it is no record of a merge");
+    write_file(record, "{");
+    CHECK(message_of(sample.check(), "LV709").find("lora_merge.json: ") == 0);
+  }
 }

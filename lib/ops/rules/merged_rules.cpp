@@ -184,6 +184,11 @@ void touched_others(const Subject& subject, Report& report) {
                         .severity = Severity::warning});
 }
 
+void record_differs(const Subject& subject, Report& report) {
+  if (!subject.merged) return;
+  for (const std::string& fault : subject.merged->record) report.add("lora_merge.json: " + fault);
+}
+
 }  // namespace
 
 const std::vector<Rule>& merged_rules() {
@@ -231,6 +236,11 @@ const std::vector<Rule>& merged_rules() {
         "embeddings does it.",
         "merge again from this base"},
        touched_others},
+      {{"LV709", "merge-record-differs", Severity::warning,
+        "lora_merge.json beside the merged checkpoint, against adapter, base and weights",
+        "The record is of another merge, or the weights were changed after it was written.",
+        "give the adapters and the base of the record, or merge again"},
+       record_differs},
   };
   return rules;
 }

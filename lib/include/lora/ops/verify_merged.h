@@ -91,6 +91,7 @@ struct MergedReport {
   std::optional<std::string> total_size;  ///< the index's, where it is wrong
   std::uint64_t total_bytes = 0;          ///< of the tensors' data
   std::vector<MergeExplanation> explanations;
+  std::vector<std::string> record;  ///< what lora_merge.json claims that is not so, one line each
   std::vector<std::string> shared;  ///< what PEFT's merge did to tied matrices, one line each
   double survived = 0, cosine = 0, changed = 0;  ///< over all updated tensors
   bool has_update = false;                       ///< at least one tensor got LoRA factors
