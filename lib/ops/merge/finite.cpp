@@ -1,6 +1,5 @@
 #include "ops/merge/finite.h"
 
-#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -10,18 +9,20 @@
 namespace lora::merging {
 namespace {
 
-// A value is finite when its bits without the sign are below those of infinity. The largest is
-// looked at: no branch in the loop.
+// A value is finite when its bits without the sign are below those of infinity: what is missing
+// there to the next power of two carries into the sign. No branch in the loop, and nothing that
+// SSE2 does not have.
 template <typename Bits>
 bool is_below(std::span<const std::byte> bytes, Bits infinity) {
   constexpr auto kNoSign = static_cast<Bits>(static_cast<Bits>(~Bits{0}) >> 1);
-  Bits largest = 0;
+  const auto missing = static_cast<Bits>(kNoSign + 1 - infinity);
+  Bits carries = 0;
   for (std::size_t at = 0; at + sizeof(Bits) <= bytes.size(); at += sizeof(Bits)) {
     Bits value;
     std::memcpy(&value, bytes.data() + at, sizeof(Bits));
-    largest = std::max(largest, static_cast<Bits>(value & kNoSign));
+    carries = static_cast<Bits>(carries | static_cast<Bits>((value & kNoSign) + missing));
   }
-  return largest < infinity;
+  return carries <= kNoSign;
 }
 
 }  // namespace
