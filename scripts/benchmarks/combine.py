@@ -3,6 +3,8 @@ and durable writing included, against PEFT's add_weighted_adapter alone."""
 
 from __future__ import annotations
 
+import shutil
+
 from benchmarks.process import Bench, median, megabytes, milliseconds
 
 
@@ -11,9 +13,10 @@ def run(bench: Bench) -> None:
     for count in (2, 4):
         adapters = [bench.folder / f"a{number}" for number in range(count)]
         weighted = [f"{path}@{1 / count}" for path in adapters]
-        command = (bench.lora, "combine", *weighted, "--method", "svd", "-o", "combined", "--force")
+        command = (bench.lora, "combine", *weighted, "--method", "svd", "-o", "combined")
         ours, theirs, our_peak, their_peak = [], [], [], []
         for _ in range(bench.rounds):
+            shutil.rmtree(bench.folder / "combined", ignore_errors=True)
             usage = bench.measure(*command)
             ours.append(usage.seconds)
             our_peak.append(float(usage.peak_bytes))

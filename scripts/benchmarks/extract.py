@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -36,11 +37,11 @@ def run(bench: Bench) -> None:
     own: list[Usage] = []
     peer: list[Usage] = []
     for _ in range(bench.rounds):
+        shutil.rmtree(ours, ignore_errors=True)
         own.append(
             bench.measure(
-                bench.lora, "extract", "--base", bench.model, "--tuned", tuned, "-o", ours, "--force",
-                "--rank", 16, "--no-progress",
-            )  # fmt: skip
+                bench.lora, "extract", "--base", bench.model, "--tuned", tuned, "-o", ours, "--rank", 16, "--no-progress"
+            )
         )
         peer.append(
             bench.measure(

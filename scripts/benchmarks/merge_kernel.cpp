@@ -1,13 +1,15 @@
-// bench_merge_kernel SIZE RANK ROUNDS: seconds of merging one bf16 matrix in memory, the best of
-// some rounds: W + s * (B . A) in f32, rounded into bf16, with the figures of what survives.
+// bench_merge_kernel SIZE RANK ROUNDS: seconds of merging one bf16 matrix from memory to memory,
+// the best of some rounds: W + s * (B . A) in f32, rounded into bf16, with the figures of what
+// survives.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
+#include <vector>
 
+#include "lora/base/parallel.h"
 #include "lora/base/tensor.h"
-#include "ops/merge/writer.h"
+#include "ops/replay/row_block.h"
 
 namespace {
 
@@ -37,18 +39,27 @@ int main(int count, char** arguments) {
   addition.b = noise(3, size, rank, 0.02F);
   addition.scaling = 2;
   target.blocks = {{0, size, {addition}}};
-  lora::merging::WriterOptions options;
-  options.max_memory = 256'000'000;
   std::vector<std::byte> out(target.base.bytes.size());
+  const std::size_t row_bytes = out.size() / static_cast<std::size_t>(size);
+  const auto threads = static_cast<std::size_t>(lora::available_threads());
+  const auto merge = [&] {
+    const auto factors = lora::replay::pack_blocks(target, std::nullopt);
+    std::vector<lora::replay::Sums> sums(threads);
+    lora::parallel_for(threads, 0, [&](std::size_t thread) {
+      lora::replay::RowBlock block(target, factors, {{lora::DType::bf16, false, false}},
+                                   lora::replay::best_kernels());
+      const auto at = [&](std::size_t i) { return size * std::int64_t(i) / std::int64_t(threads); };
+      for (std::int64_t row = at(thread), end = at(thread + 1); row < end;) {
+        const std::int64_t count = std::min(block.rows_at_once(row), end - row);
+        block.write(row, count, out.data() + std::size_t(row) * row_bytes, sums[thread]);
+        row += count;
+      }
+    });
+  };
   double best = 1e9;
   for (int round = 0; round < std::atoi(arguments[3]); ++round) {
-    std::size_t at = 0;
     const auto start = std::chrono::steady_clock::now();
-    const lora::merging::ByteSink take = [&](std::span<const std::byte> bytes) {
-      std::memcpy(out.data() + at, bytes.data(), bytes.size());
-      at += bytes.size();
-    };
-    lora::merging::write_target(target, options, {take});
+    merge();
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
     best = std::min(best, taken.count());
   }
