@@ -1,9 +1,9 @@
-#include "ops/merge/background.h"
+#include "ops/background.h"
 
 #include <system_error>
 #include <utility>
 
-namespace lora::merging {
+namespace lora {
 
 Background::Background(int threads, bool helps) : helps_(helps) {
   try {
@@ -63,4 +63,4 @@ void Background::work() {
   }
 }
 
-}  // namespace lora::merging
+}  // namespace lora

@@ -9,7 +9,7 @@
 #include <thread>
 #include <vector>
 
-namespace lora::merging {
+namespace lora {
 
 class Background {
  public:
@@ -38,4 +38,4 @@ class Background {
   std::vector<std::jthread> threads_;
 };
 
-}  // namespace lora::merging
+}  // namespace lora

@@ -8,6 +8,7 @@
 
 #include "lora/base/error.h"
 #include "lora/base/parallel.h"
+#include "ops/background.h"
 #include "ops/combine/assemble.h"
 #include "ops/combine/carried.h"
 #include "ops/combine/recipe.h"
@@ -28,7 +29,8 @@ using combining::Site;
 
 class Combining {
  public:
-  Combining(const CombineOptions& options, const Sinks& sinks) : options_(options), sinks_(sinks) {}
+  Combining(const CombineOptions& options, const Sinks& sinks)
+      : options_(options), sinks_(sinks), hashing_(options.threads == 1 ? 0 : 1, true) {}
 
   CombineReport run() {
     choose_method();
@@ -125,13 +127,14 @@ class Combining {
     derived_.dry_run = options_.dry_run;
     derived_.write = {options_.force, options_.file_system};
     derived_.threads = options_.threads;
+    operation_.inputs.resize(options_.adapters.size());
     for (std::size_t i = 0; i < options_.adapters.size(); ++i) {
       const WeightedAdapter& one = options_.adapters[i];
       require_source("combine", one.adapter, derived_);
-      LineageInput input =
-          lineage_of(one.adapter, read_manifest(one.adapter.directory()), options_.threads);
-      input.weight = one.weight;
-      operation_.inputs.push_back(std::move(input));
+      hashing_.add([&one, &input = operation_.inputs[i]] {
+        input = lineage_of(one.adapter, read_manifest(one.adapter.directory()), 1);
+        input.weight = one.weight;
+      });
       if (!takes_part(one)) {
         report_.notes.push_back(one.adapter.path.string() + " has weight 0 and takes no part");
         continue;
@@ -310,6 +313,7 @@ class Combining {
       report_.notes.push_back("use_rslora stays, as in PEFT: the result is the root of its rank " +
                               std::to_string(*peft_rank_) + " too strong");
     require_layout(assembled);
+    hashing_.settle();
     const DerivedReport written = write_derived(*adapters_.front(), std::move(assembled.config),
                                                 std::move(assembled.tensors), operation_, derived_);
     append(written.notes);
@@ -369,6 +373,7 @@ class Combining {
   std::optional<std::int64_t> peft_rank_;
   std::vector<combining::SiteResult> results_;
   CombineReport report_;
+  Background hashing_;  // of the inputs, beside everything up to the writing; ends before the rest
 };
 
 }  // namespace

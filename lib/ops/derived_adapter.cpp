@@ -9,6 +9,7 @@
 #include "lora/base/mapped_file.h"
 #include "lora/base/parallel.h"
 #include "ops/adapter_digest.h"
+#include "ops/background.h"
 #include "ops/cast_tensors.h"
 #include "ops/init_base_plan.h"
 #include "ops/merge/finite.h"
@@ -175,12 +176,20 @@ DerivedReport write_derived(const Adapter& source, AdapterConfig config, TensorM
                                          report.adapter.problems.front().key + " " +
                                          report.adapter.problems.front().message);
   for (const auto& [key, tensor] : report.adapter.tensors) report.bytes += tensor.bytes.size();
+  std::optional<AtomicDirectory> staged;
+  std::optional<Background> writing;  // ends before the directory does
+  if (!options.dry_run) {
+    require_space(options.output, report.bytes);
+    AtomicDirectory& directory = staged.emplace(options.output, options.write);
+    // The disk works while the digests are made.
+    writing.emplace(1, false).add(
+        [&] { write_adapter(directory, report.adapter.config, report.adapter.tensors); });
+  }
   const Manifest manifest = manifest_of(source, report, operation, options);
   report.digest = adapter_digest(report.adapter, manifest.tensors);
   if (options.dry_run) return report;
-  require_space(options.output, report.bytes);
-  AtomicDirectory directory(options.output, options.write);
-  write_adapter(directory, report.adapter.config, report.adapter.tensors);
+  writing->settle();
+  AtomicDirectory& directory = *staged;
   for (const std::filesystem::path& file : carried_files(source.directory())) {
     const auto mapping = MappedFile::open(file);
     directory.write(file.filename(), {reinterpret_cast<const char*>(mapping->bytes().data()),

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <numeric>
+#include <map>
 
 #include "lora/adapter/manifest.h"
 #include "lora/base/atomic_write.h"
@@ -12,6 +12,7 @@
 #include "lora/checkpoint/base_lock.h"
 #include "lora/ops/fit.h"
 #include "ops/adapter_digest.h"
+#include "ops/background.h"
 #include "ops/base_record.h"
 #include "ops/extract/budget.h"
 #include "ops/extract/factors.h"
@@ -45,15 +46,16 @@ class Extracting {
     if (!options_.dry_run) require_absent(options_.output, options_.force, true);
     modules_ = list_modules(base_);
     survey_ = extraction::survey(options_, modules_, sinks_);
-    report_.unchanged = survey_.unchanged;
+    report_.unchanged = static_cast<std::int64_t>(survey_.unchanged.size());
     report_.left_out = survey_.left_out;
     carried_ = extraction::carried_of(survey_, tuned_);
     require_finite_carried();
     choose_ranks();
     factor_all();
     assemble();
+    if (!options_.dry_run) begin_writing();
     record();
-    if (!options_.dry_run) write();
+    if (!options_.dry_run) finish_writing();
     return std::move(report_);
   }
 
@@ -221,18 +223,34 @@ class Extracting {
           JsonArray(options_.exclude_modules.begin(), options_.exclude_modules.end());
     operation.parameters["dtype"] = to_string(options_.dtype);
     operation.inputs.push_back({lock.root, {}, 1, "base"});
-    operation.inputs.push_back({lock_of(tuned_, options_.threads, sinks_).root, {}, 1, "tuned"});
+    operation.inputs.push_back({tuned_root(lock), {}, 1, "tuned"});
     manifest_.history =
         history_after(operation, adapter_digest(report_.adapter, manifest_.tensors));
   }
 
-  void write() {
+  // What both hold alike has been hashed already.
+  Digest tuned_root(const BaseLock& base) const {
+    std::map<std::string, Digest> known;
+    for (const std::string& name : survey_.unchanged)
+      if (base_.find(name)->dtype == tuned_.find(name)->dtype && base.tensors.contains(name))
+        known[name] = base.tensors.at(name).digest;
+    return lock_of(tuned_, options_.threads, sinks_, known).root;
+  }
+
+  // The disk works while the digests are made.
+  void begin_writing() {
     require_space(options_.output, report_.bytes);
-    AtomicDirectory directory(options_.output, {options_.force, options_.file_system});
-    write_adapter(directory, report_.adapter.config, report_.adapter.tensors);
-    write_manifest(directory, manifest_);
+    AtomicDirectory& directory =
+        directory_.emplace(options_.output, WriteOptions{options_.force, options_.file_system});
+    writing_.emplace(1, false).add(
+        [&] { write_adapter(directory, report_.adapter.config, report_.adapter.tensors); });
+  }
+
+  void finish_writing() {
+    writing_->settle();
+    write_manifest(*directory_, manifest_);
     sinks_.throw_if_cancelled();
-    directory.commit();
+    directory_->commit();
   }
 
   const ExtractOptions& options_;
@@ -246,6 +264,8 @@ class Extracting {
   std::vector<Factors> factors_;
   Manifest manifest_;
   ExtractReport report_;
+  std::optional<AtomicDirectory> directory_;
+  std::optional<Background> writing_;  // ends before what it reads and writes
 };
 
 }  // namespace

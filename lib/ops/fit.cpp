@@ -37,10 +37,11 @@ void require_fit(Adapter& adapter, const Checkpoint& base) {
           "every finding");
 }
 
-BaseLock lock_of(const Checkpoint& base, int threads, const Sinks& sinks) {
+BaseLock lock_of(const Checkpoint& base, int threads, const Sinks& sinks,
+                 const std::map<std::string, Digest>& known) {
   const auto recorded = base.directory / kBaseLockName;
   if (!base.directory.empty() && std::filesystem::exists(recorded)) return read_base_lock(recorded);
-  return compute_base_lock(base, threads, sinks);
+  return compute_base_lock(base, threads, sinks, known);
 }
 
 void require_recorded_base(const Manifest& manifest, const BaseLock& base,

@@ -1,4 +1,4 @@
-#include "ops/merge/background.h"
+#include "ops/background.h"
 
 #include <algorithm>
 #include <atomic>
@@ -7,7 +7,7 @@
 
 #include "support/testing.h"
 
-using lora::merging::Background;
+using lora::Background;
 
 TEST_CASE("work beside the pass is done in its order, with a thread and without") {
   for (const int threads : {0, 1}) {

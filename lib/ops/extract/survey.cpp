@@ -99,7 +99,7 @@ class Surveying {
     });
     for (std::size_t i = 0; i < names_.size(); ++i) {
       if (is_changed[i] == 0) {
-        ++survey_.unchanged;
+        survey_.unchanged.push_back(names_[i]);
       } else if (is_excluded(names_[i])) {
         survey_.left_out.push_back(names_[i]);
       } else {

@@ -32,7 +32,7 @@ struct Survey {
   std::vector<std::string> saved;   ///< paths of modules to carry whole, sorted
   std::vector<std::string> biased;  ///< paths of adapted modules whose bias changed
   std::vector<std::string> left_out;
-  std::int64_t unchanged = 0;
+  std::vector<std::string> unchanged;  ///< tensors of equal values
 };
 
 /// Throws as extract does for names, shapes and dtypes that differ, for changed parameters without

@@ -8,7 +8,7 @@
 
 #include "lora/base/tensor_digest.h"
 #include "lora/checkpoint/base_lock.h"
-#include "ops/merge/background.h"
+#include "ops/background.h"
 #include "ops/merge/writer.h"
 
 namespace lora::merging {

@@ -29,19 +29,29 @@ class Stretch {
     if (side == Side::rows) {
       for (std::int64_t i = 0; i < rank_; ++i) {
         const T* row = reader.take<T>(i, first, count);
-        for (std::int64_t k = 0; k < count; ++k) place(k, i) = row[k];
+        for (std::int64_t k = 0; k < count; k += kBlock)
+          widen(row + k, 1, std::min(kBlock, count - k), place(k, i));
       }
       return;
     }
-    const T* row = reader.take<T>(first, 0, count * factor.columns);
-    for (std::int64_t k = 0; k < count; ++k, row += rank_)
-      for (std::int64_t i = 0; i < rank_; ++i) place(k, i) = row[i];
+    const T* rows = reader.take<T>(first, 0, count * factor.columns);
+    for (std::int64_t k = 0; k < count; k += kBlock, rows += kBlock * rank_)
+      for (std::int64_t i = 0; i < rank_; ++i)
+        widen(rows + i, rank_, std::min(kBlock, count - k), place(k, i));
   }
 
  private:
-  double& place(std::int64_t vector, std::int64_t row) {
-    return values_[static_cast<std::size_t>((vector / kBlock * rank_ + row) * kBlock +
-                                            vector % kBlock)];
+  /// Where row `row` of the group that begins with `vector` lies.
+  double* place(std::int64_t vector, std::int64_t row) {
+    return values_.data() + vector * rank_ + row * kBlock;
+  }
+
+  template <typename T>
+  static void widen(const T* from, std::int64_t step, std::int64_t count, double* to) {
+    if (count == kBlock)
+      for (std::int64_t lane = 0; lane < kBlock; ++lane) to[lane] = from[lane * step];
+    else
+      for (std::int64_t lane = 0; lane < count; ++lane) to[lane] = from[lane * step];
   }
 
   std::int64_t rank_, capacity_;

@@ -23,8 +23,9 @@ std::vector<std::string> fit_problems(Adapter& adapter, const Checkpoint& base);
 void require_fit(Adapter& adapter, const Checkpoint& base);
 
 /// The lock to compare with a record: base.lock.json beside the base where there is one, otherwise
-/// computed from the bytes.
-BaseLock lock_of(const Checkpoint& base, int threads, const Sinks& sinks);
+/// computed from the bytes, those of `known` digests excepted.
+BaseLock lock_of(const Checkpoint& base, int threads, const Sinks& sinks,
+                 const std::map<std::string, Digest>& known = {});
 
 /// Throws Error(incompatible) when the manifest records another base, naming targeted tensors that
 /// differ.
