@@ -27,6 +27,13 @@ void Background::add(std::function<void()> job) {
   changed_.notify_one();
 }
 
+bool Background::help() {
+  std::unique_lock lock(mutex_);
+  if (jobs_.empty()) return false;
+  run_one(lock);
+  return true;
+}
+
 void Background::settle() {
   std::unique_lock lock(mutex_);
   while (helps_ && !jobs_.empty()) run_one(lock);

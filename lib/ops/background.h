@@ -22,6 +22,8 @@ class Background {
   Background& operator=(const Background&) = delete;
 
   void add(std::function<void()> job);
+  /// Does one job that has not begun; false when there is none.
+  bool help();
   /// Waits until everything is done; rethrows the first failure.
   void settle();
 

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <latch>
 #include <stdexcept>
+#include <thread>
 #include <vector>
 
 #include "support/testing.h"
@@ -39,4 +41,24 @@ TEST_CASE("whoever waits helps where the order does not matter") {
   for (int i = 0; i < 100; ++i) background.add([&done] { ++done; });
   background.settle();
   REQUIRE(done == 100);
+}
+
+TEST_CASE("who has time does a job that has not begun") {
+  Background background(1, false);
+  std::latch begun(1), go_on(1);
+  background.add([&] {
+    begun.count_down();
+    go_on.wait();
+  });
+  begun.wait();
+  REQUIRE(!background.help());
+  std::thread::id who;
+  background.add([&] { who = std::this_thread::get_id(); });
+  REQUIRE(background.help());
+  REQUIRE(who == std::this_thread::get_id());
+  REQUIRE(!background.help());
+  background.add([] { throw std::runtime_error("no"); });
+  REQUIRE(background.help());
+  go_on.count_down();
+  REQUIRE_THROWS_WITH(background.settle(), "no");
 }

@@ -17,7 +17,11 @@ PassDigests::PassDigests(const Checkpoint& base, const Checkpoint& form, bool wi
       with_base_(with_base),
       options_(options),
       files_(std::min(options.threads > 0 ? options.threads : available_threads(), 4) - 1, true),
-      batches_(options.threads == 1 ? 0 : 1, false) {}
+      batches_(options.threads == 1 ? 0 : 1, false) {
+  options_.buffers.while_waiting([this] { return files_.help(); });
+}
+
+PassDigests::~PassDigests() { options_.buffers.while_waiting(nullptr); }
 
 bool PassDigests::is_of_base(const replay::Target& target) const {
   const auto own = base_.tensors.find(target.base_name);

@@ -20,6 +20,9 @@ class PassDigests {
   /// `with_base`: the base's digests are wanted too. `base` and `form` must outlive the object.
   PassDigests(const Checkpoint& base, const Checkpoint& form, bool with_base,
               const WriterOptions& options);
+  ~PassDigests();
+  PassDigests(const PassDigests&) = delete;
+  PassDigests& operator=(const PassDigests&) = delete;
 
   /// Lets the streams of a target pass by; `finish` when all of its bytes have.
   void listen(const replay::Target& target, Streams& streams);

@@ -28,6 +28,8 @@ constexpr std::int64_t kPieceElements = 1 << 17;
 constexpr std::uint64_t kCopyBytes = 8 << 20;
 constexpr std::uint64_t kReadAhead = 32 << 20;
 constexpr std::uint64_t kLargestBatch = 4 << 20;  // read again at once, by the write
+// Below this a thread costs more than it takes off, while others hash.
+constexpr std::int64_t kAlone = 1 << 21;
 
 std::size_t size(std::int64_t value) { return static_cast<std::size_t>(value); }
 
@@ -108,7 +110,8 @@ class TargetWriter {
 
   template <typename Beside, typename Body>
   void for_pieces(std::int64_t first, std::int64_t rows, const Beside& beside, const Body& body) {
-    parallel_for(1 + piece_count(rows), options_.threads, [&](std::size_t task) {
+    const int threads = target_.merged.numel() < kAlone ? 1 : options_.threads;
+    parallel_for(1 + piece_count(rows), threads, [&](std::size_t task) {
       if (task == 0) return beside();
       const std::size_t i = task - 1;
       std::unique_ptr<RowBlock> block = borrow();
@@ -208,12 +211,20 @@ struct Buffers::Pool {
   std::mutex mutex;
   std::condition_variable returned;
   std::vector<Memory> free = std::vector<Memory>(kMost);
+  std::function<bool()> work;
 };
 
 Buffers::Buffers() : pool_(std::make_shared<Pool>()) {}
 
+void Buffers::while_waiting(std::function<bool()> work) const { pool_->work = std::move(work); }
+
 std::shared_ptr<std::byte> Buffers::take(std::size_t bytes) {
   std::unique_lock lock(pool_->mutex);
+  for (bool has_work = pool_->work != nullptr; has_work && pool_->free.empty();) {
+    lock.unlock();
+    has_work = pool_->work();
+    lock.lock();
+  }
   pool_->returned.wait(lock, [&] { return !pool_->free.empty(); });
   auto memory = std::make_shared<Pool::Memory>(std::move(pool_->free.back()));
   pool_->free.pop_back();

@@ -35,6 +35,8 @@ class Buffers {
   Buffers();
   /// Uninitialised. Waits while as many are in use as there may be.
   std::shared_ptr<std::byte> take(std::size_t bytes);
+  /// Who waits calls this first, again and again until it is false.
+  void while_waiting(std::function<bool()> work) const;
 
  private:
   struct Pool;
