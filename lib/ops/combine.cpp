@@ -123,7 +123,6 @@ class Combining {
 
   void take_adapters() {
     derived_.output = options_.output;
-    derived_.dtype = options_.dtype;
     derived_.dry_run = options_.dry_run;
     derived_.write = {options_.force, options_.file_system};
     derived_.threads = options_.threads;

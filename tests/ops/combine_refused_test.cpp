@@ -224,7 +224,9 @@ TEST_CASE("saved modules are taken over, and conflicts named", "[combine]") {
   for (const std::size_t chosen : {1U, 2U}) {
     CombineOptions options;
     options.saved_from = chosen;
+    options.dtype = DType::f16;  // of the factors: what was trained whole stays as it was
     bench.run(CombineMethod::cat, {{one, 1}, {two, 1}}, options);
+    CHECK(bench.result().find("fc1")->a.dtype == DType::f16);
     CHECK(bench.result().replacements.at("head.weight").to_f32() ==
           normal_tensor("head", {3, 2}, 1, chosen).to_f32());
   }
