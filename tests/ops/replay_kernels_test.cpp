@@ -182,6 +182,30 @@ TEST_CASE("merging a row in one pass gives the bits and figures of its steps one
   }
 }
 
+TEST_CASE("merging a row rounds every remainder as the dtype library does, ties to even") {
+  // Of even, odd, negative, tiny and large bf16 neighbours, and of one that carries into the next
+  // power of two.
+  for (const std::uint32_t high : {0x3F80U, 0x3F81U, 0xBF80U, 0x0000U, 0x0001U, 0x7F7EU, 0x3FFFU}) {
+    std::vector<float> values(1 << 16);
+    for (std::uint32_t low = 0; low < values.size(); ++low)
+      values[low] = std::bit_cast<float>(high << 16 | low);
+    const std::vector<float> product(values.size(), 0.0F);
+    const auto count = static_cast<std::int64_t>(values.size());
+    const Tensor stored = Tensor::from_f32({count}, values);
+    for (const Kernels* kernels : available_kernels()) {
+      INFO(kernels->name << " " << high);
+      std::vector<std::byte> out(2 * values.size());
+      Sums sums;
+      REQUIRE(kernels->merge(DType::f32, DType::bf16, product.data(), 1, stored.bytes.data(),
+                             out.data(), values.size(), sums));
+      REQUIRE(std::ranges::equal(out, stored.cast(DType::bf16).bytes));
+      std::vector<float> rounded = values;
+      kernels->round(DType::bf16, rounded.data(), rounded.size());
+      REQUIRE(rounded == stored.cast(DType::bf16).to_f32());
+    }
+  }
+}
+
 TEST_CASE("merging a row says when a value is not finite, in vectors and in the rest") {
   const float infinity = std::numeric_limits<float>::infinity();
   const float nan = std::numeric_limits<float>::quiet_NaN();
