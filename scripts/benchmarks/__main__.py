@@ -30,14 +30,14 @@ BENCHES = {
     "extract": extract.run,
     "tokenizer": tokenizer.run,
     "first_step": training.run_first_step,
-    "training": training.run,
+    "train": training.run,
     "weight_layouts": training.run_weight_layouts,
     "generation": generation.run,
     "instructions": instructions.run,
     "quantised": quantised.run,
     "verify_merged": verify_merged.run,
     "resize": resize.run,
-    "merging": merging.run,
+    "merge": merging.run,
     "combine": combine.run,
 }
 

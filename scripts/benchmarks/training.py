@@ -91,7 +91,7 @@ def run(bench: Bench) -> None:
         if bench.only and name not in bench.only:
             continue
         if case.computes() == "bf16" and not machine.has_bf16() and not bench.only:
-            print(f"{name:24} left out: bf16 is emulated here, minutes a step (training:{name} runs it)")
+            print(f"{name:24} left out: bf16 is emulated here, minutes a step (train:{name} runs it)")
             continue
         ours, theirs, our_peak, their_peak, floors = [], [], [], [], []
         tokens = case.batch * case.seq_len
