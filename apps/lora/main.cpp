@@ -24,6 +24,7 @@ extern "C" void on_signal(int signal) {
 
 int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit on file sizes is an error of the write
   std::signal(SIGINT, on_signal);
   std::signal(SIGTERM, on_signal);
   lora::cli::Streams streams{std::cout, std::cerr};

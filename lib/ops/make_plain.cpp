@@ -118,6 +118,10 @@ class Conversion {
   void take_initial() {
     const Adapter& initial = *options_.initial;
     require_source("convert with the initial adapter", initial, options_.output);
+    // PEFT's own recipe leaves true in the initial adapter's configuration.
+    if (const std::string init = base_changing_init(initial.config); !init.empty() && init != init_)
+      refuse(ErrorKind::incompatible, "it began as " + init_ + ", the initial adapter " +
+                                          initial.path.string() + " as " + init);
     std::vector<std::string> faults;
     for (const LoraModule* module : sites_) {
       const LoraModule* first = initial.find(module->module_path);

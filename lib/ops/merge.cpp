@@ -240,7 +240,7 @@ class Merging {
     }
     if (!layout_.index_name.empty()) report_.files.push_back({layout_.index_name, 0});
     report_.files.push_back({kBaseLockName, 0});
-    report_.files.push_back({merging::kRecordName, 0});
+    if (!options_.approve) report_.files.push_back({merging::kRecordName, 0});
   }
 
   std::vector<TensorSource> sources_of(const merging::OutputFile& file, std::vector<Sums>* sums) {

@@ -12,7 +12,8 @@ std::optional<std::vector<WeightedAdapter>> recorded_merge(const Checkpoint& mer
                                                            int threads) {
   const auto record =
       merged.directory.empty() ? std::nullopt : merging::read_record(merged.directory);
-  if (!record || record->adapters.size() < 2) return std::nullopt;
+  if (!record || (record->adapters.size() == 1 && record->weights.front() == 1))
+    return std::nullopt;
   std::vector<Digest> digests;
   for (const Adapter* adapter : known) digests.push_back(adapter_digest(*adapter, threads));
   std::vector<WeightedAdapter> adapters;

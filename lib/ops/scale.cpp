@@ -42,7 +42,8 @@ class Scaling {
                                                ": values leave the range of their dtype in " +
                                                rules::join_some(out_of_range_))
           .in_file(name_)
-          .with_hint("--dtype f32 has room for them");
+          .with_hint(is_f32() ? "no dtype has room for them: take a factor nearer to 1"
+                              : "--dtype f32 has room for them");
     write(factors);
     return std::move(report_);
   }
@@ -63,6 +64,12 @@ class Scaling {
                     "a scaling is " + rules::figure(*value) + ", expected a finite number");
     if (options_.unfold && *options_.unfold == 0)
       throw Error(ErrorKind::usage, "--unfold is 0, by which nothing can be divided");
+  }
+
+  // Whether the factors would be written in the widest dtype there is to write.
+  bool is_f32() const {
+    const LoraModule* module = adapter_.find(out_of_range_.front());
+    return options_.output.dtype.value_or(module->b.dtype) == DType::f32;
   }
 
   double scaling_after(const LoraModule& module) const {

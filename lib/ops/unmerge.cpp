@@ -10,6 +10,7 @@
 #include "lora/base/parallel.h"
 #include "ops/adapter_digest.h"
 #include "ops/merge/record.h"
+#include "ops/output_place.h"
 #include "ops/replay/plan.h"
 #include "ops/rules/rule.h"
 
@@ -55,6 +56,9 @@ class Unmerging {
   }
 
   UnmergeReport run() {
+    require_apart(options_.output, merged_.path, "unmerge to", "the merged checkpoint");
+    for (const stdfs::path& file : merged_.files)
+      require_apart(options_.output, file, "unmerge to", "the merged checkpoint");
     refuse_replaced();
     if (!options_.dry_run) require_absent(options_.output, options_.force, true);
     read_records();

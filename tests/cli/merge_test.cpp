@@ -118,3 +118,33 @@ TEST_CASE("merge warns of an update that rounding swallows") {
   REQUIRE(contains(result.err, "rounding costs much of the update"));
   REQUIRE(contains(result.err, "--dtype f32"));
 }
+
+TEST_CASE("verify proves weighted merges of one adapter, and of one that is given twice") {
+  Folder folder;
+  const std::string a = folder.path("a");
+  const auto merge = [&](const std::vector<std::string>& terms, const std::string& out) {
+    lora_ok(joined(joined({"merge"}, terms), {"--base", folder.path("base"), "-o", out}));
+  };
+  const auto verify = [&](const std::vector<std::string>& terms, const std::string& out) {
+    return lora::testing::lora(
+        joined(joined({"verify"}, terms), {"--base", folder.path("base"), "--merged", out}));
+  };
+  const std::string half = folder.path("half"), whole = folder.path("whole"),
+                    twice = folder.path("twice");
+  merge({a + "@-0.5"}, half);
+  merge({a}, whole);
+  merge({a + "@0.5", a + "@0.25"}, twice);
+  CHECK(verify({a + "@-0.5"}, half).code == 0);
+  CHECK(verify({a}, half).code == 0);  // as the record says
+  CHECK(verify({a + "@0.5"}, half).code == 1);
+  CHECK(verify({a}, whole).code == 0);
+  const CommandResult other = verify({a + "@0.5"}, whole);
+  CHECK(other.code == 1);
+  CHECK(contains(other.out + other.err, "LV709"));
+  CHECK(verify({a + "@0.5", a + "@0.25"}, twice).code == 0);
+  CHECK(verify({a}, twice).code == 0);
+  CHECK(verify({a + "@0.5", a + "@0.5"}, twice).code == 1);
+  std::filesystem::remove(half + "/lora_merge.json");
+  CHECK(verify({a + "@-0.5"}, half).code == 0);
+  CHECK(verify({a}, half).code == 1);
+}

@@ -41,12 +41,21 @@ TEST_CASE("unmerge calls exact what digests prove, and refuses the rest with a b
 TEST_CASE("unmerge --json says what is proven; --dry-run writes nothing") {
   Folder folder;
   CommandResult planned = lora_ok(folder.unmerge({"--dry-run", "--json"}));
-  REQUIRE(planned.result().find("exact")->is_null());
+  for (const char* unknown : {"exact", "worst_ulps", "uncertain"})
+    REQUIRE(planned.result().find(unknown)->is_null());
+  for (const Json& file : *planned.result().find("files")->as_array())
+    REQUIRE(*file.find("name")->as_string() != "lora_merge.json");
   REQUIRE(planned.result().find("tensors")->as_array()->size() == 2);
   REQUIRE(!std::filesystem::exists(folder.path("out")));
   CommandResult done = lora_ok(folder.unmerge({"--dtype", "bf16", "--json"}));
   REQUIRE(done.result().find("exact")->as_bool() == true);
   REQUIRE(*done.result().find("recorded_in")->as_string() == "lora_merge.json");
+  REQUIRE(contains(lora_ok(folder.unmerge({"-n", "-f"})).out, "not checked by a dry run"));
+  const CommandResult onto =
+      lora::testing::lora({"unmerge", folder.path("sum"), "--adapter", folder.path("a"), "-o",
+                           folder.path("sum"), "-f"});
+  REQUIRE(onto.code == 2);
+  REQUIRE(contains(onto.err, "cannot unmerge to " + folder.path("sum")));
   REQUIRE(lora::testing::lora({"unmerge", folder.path("nowhere"), "--adapter", folder.path("a"),
                                "-o", folder.path("x")})
               .code == 3);

@@ -182,6 +182,9 @@ TEST_CASE("convert refuses what has no conversion, all of it by name", "[plain]"
   refused(ErrorKind::unsupported, "it is a plain LoRA already", plain, with_initial);
   refused(ErrorKind::unsupported, "loftq belongs to a quantised base", bench.trained("loftq"),
           with_initial);
+  const Adapter otherwise = bench.trained("olora", 2);
+  refused(ErrorKind::incompatible, "it began as pissa, the initial adapter", bench.trained(),
+          [&](MakePlainOptions& options) { options.initial = &otherwise; });
   refused(ErrorKind::unsupported, "more than its weights", bench.trained("corda"), with_base);
   refused(ErrorKind::unsupported, "random columns", bench.trained("pissa_niter_4"), with_base);
 

@@ -248,3 +248,13 @@ TEST_CASE("a merged checkpoint that cannot be opened is a finding") {
   REQUIRE(message_of(report, "LV705").find("disagrees with its shards") != std::string::npos);
   REQUIRE(message_of(report, "LV702").empty());
 }
+
+TEST_CASE("a merge of updates that are zero is proven, and nothing is lost by rounding") {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    MergeSample sample(dtype, 0);
+    const VerifyReport report = sample.verify();
+    require_reproduced(report);
+    REQUIRE(message_of(report, "LV706").empty());
+    REQUIRE(!message_of(report, "LV402").empty());
+  }
+}

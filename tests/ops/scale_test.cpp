@@ -171,6 +171,15 @@ TEST_CASE("scale refuses what has no meaning, and values without room", "[scale]
           [](ScaleOptions& options) { options.unfold = 0; });
   refused(ErrorKind::incompatible, "leave the range of their dtype in fc1, fc2",
           [](ScaleOptions& options) { options.unfold = 1e-9; });
+  ScaleOptions widest = bench.options(adapter);
+  widest.unfold = 1e-45;
+  widest.output.dtype = DType::f32;
+  try {
+    scale(widest);
+    FAIL("no error");
+  } catch (const Error& error) {
+    CHECK(error.hint().find("--dtype") == std::string::npos);
+  }
   refused(ErrorKind::output, "injected", [](ScaleOptions& options) {
     static FaultyFileSystem full;
     full.bytes_until_full = 400;

@@ -64,7 +64,10 @@ class Unmerge final : public Command {
     console.line(std::string(options_.dry_run ? "would write " : "wrote ") +
                  report.output.string() + ": " + plural(report.tensors.size(), "tensor") +
                  " restored, " + bytes_text(report.weight_bytes));
-    if (options_.dry_run) return;
+    if (options_.dry_run) {
+      console.line("not checked by a dry run: whether it is the base exactly");
+      return;
+    }
     if (report.is_exact)
       console.line("exact: the digests are those of the base that " + report.recorded_in +
                    " records");
@@ -91,8 +94,8 @@ class Unmerge final : public Command {
             {"written", !options_.dry_run},
             {"exact", options_.dry_run ? Json() : Json(report.is_exact)},
             {"recorded_in", report.recorded_in.empty() ? Json() : Json(report.recorded_in)},
-            {"worst_ulps", report.worst_ulps},
-            {"uncertain", report.uncertain},
+            {"worst_ulps", options_.dry_run ? Json() : Json(report.worst_ulps)},
+            {"uncertain", options_.dry_run ? Json() : Json(report.uncertain)},
             {"tensors", std::move(tensors)},
             {"weight_bytes", report.weight_bytes},
             {"root", report.root ? Json(report.root->hex()) : Json()},

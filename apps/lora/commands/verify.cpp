@@ -101,13 +101,18 @@ class Verify final : public Command {
     std::vector<std::filesystem::path> adapters;
     for (const std::string& argument : expand_adapters(adapters_, context.console)) {
       const WeightedPath source = merged_ ? split_weight(argument) : WeightedPath{argument};
-      adapters.push_back(adapter_path(source.path, context));
-      if (source.path != argument) weights_[adapters.back()] = source.weight;
+      terms_.push_back({adapter_path(source.path, context), source.weight});
+      has_weights_ = has_weights_ || source.path != argument;
+      if (std::find(adapters.begin(), adapters.end(), terms_.back().path) == adapters.end())
+        adapters.push_back(terms_.back().path);
     }
     Merged merged = open_merged(context);
-    const AdapterIndex companions = open_all(adapters, context);
-    if (merged.checkpoint && adapters.size() > 1 && companions.entries().size() == adapters.size())
-      compare_joint_merge(*base, companions, merged, context);
+    const AdapterIndex opened = open_all(adapters, context);
+    if (merged.checkpoint && opened.entries().size() == adapters.size())
+      compare_joint_merge(*base, opened, merged, context);
+    // Adapters are compared with each other where there are several.
+    const AdapterIndex alone;
+    const AdapterIndex& companions = adapters.size() < 2 ? alone : opened;
     std::optional<Probe> probe;
     if (probe_) probe = read_probe(*probe_);
     ProgressLine progress(context.streams, "verify", "B",
@@ -213,6 +218,11 @@ class Verify final : public Command {
                : kDone;
   }
 
+  struct Term {
+    std::filesystem::path path;
+    double weight = 1;
+  };
+
   struct Merged {
     std::optional<Checkpoint> checkpoint;
     std::optional<MergedReport> report;  // of a joint merge, or why there is no checkpoint
@@ -236,19 +246,17 @@ class Verify final : public Command {
   }
 
   // The merge of all adapters given, where their weights are given or lora_merge.json names them.
-  void compare_joint_merge(const Checkpoint& base, const AdapterIndex& companions, Merged& merged,
+  void compare_joint_merge(const Checkpoint& base, const AdapterIndex& opened, Merged& merged,
                            Context& context) const {
-    std::vector<const Adapter*> known;
-    for (const AdapterIndex::Entry& entry : companions.entries()) known.push_back(&entry.adapter);
     std::optional<std::vector<WeightedAdapter>> joint;
-    if (weights_.empty()) {
-      joint = recorded_merge(*merged.checkpoint, known, context.threads());
-    } else {
+    if (has_weights_) {
       joint.emplace();
-      for (const Adapter* adapter : known) {
-        const auto weight = weights_.find(adapter->path);
-        joint->push_back({*adapter, weight == weights_.end() ? 1 : weight->second});
-      }
+      for (const Term& term : terms_)
+        joint->push_back({opened.find(term.path)->adapter, term.weight});
+    } else {
+      std::vector<const Adapter*> known;
+      for (const AdapterIndex::Entry& entry : opened.entries()) known.push_back(&entry.adapter);
+      joint = recorded_merge(*merged.checkpoint, known, context.threads());
     }
     if (!joint) return;
     std::string sum = "base";
@@ -256,7 +264,7 @@ class Verify final : public Command {
       sum += " + " + (one.weight == 1 ? "" : number_text(one.weight, 6) + " * ") +
              one.adapter.path.string();
     context.console.note(*merged_ + " is compared with " + sum +
-                         (weights_.empty() ? ", as its lora_merge.json says" : ""));
+                         (has_weights_ ? "" : ", as its lora_merge.json says"));
     MergedOptions options;
     options.threads = context.threads();
     options.sinks = context.sinks;
@@ -264,11 +272,11 @@ class Verify final : public Command {
     merged.checkpoint.reset();
   }
 
-  // What the adapters of one run are compared with: each other, where there are several.
+  // Those that can be opened, for what concerns several adapters or a merge.
   AdapterIndex open_all(const std::vector<std::filesystem::path>& adapters,
                         Context& context) const {
     AdapterIndex opened;
-    if (adapters.size() < 2) return opened;
+    if (adapters.size() < 2 && !merged_) return opened;
     for (const std::filesystem::path& adapter : adapters) {
       try {
         opened.open(adapter, adapter_config_from(adapter_config_));
@@ -296,7 +304,8 @@ class Verify final : public Command {
   }
 
   std::vector<std::string> adapters_, explain_;
-  std::map<std::filesystem::path, double> weights_;  // of ADAPTER@WEIGHT
+  std::vector<Term> terms_;   // as given: with their weights, repeated ones too
+  bool has_weights_ = false;  // ADAPTER@WEIGHT was given
   std::optional<std::string> base_, adapter_config_, merged_, probe_, baseline_, write_baseline_;
   std::int64_t null_samples_ = 0;
   std::string format_ = "text";

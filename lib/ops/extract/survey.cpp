@@ -39,6 +39,7 @@ class Surveying {
 
   Survey run() {
     require_same_form();
+    require_known_exclusions();
     find_changed();
     for (const std::string& name : changed_) assign(name);
     settle_saved();
@@ -89,6 +90,15 @@ class Surveying {
                                                rules::join_some(faults, kShown))
           .in_file(tuned_.path.string())
           .with_hint("both must be one model before and after training, with one vocabulary");
+  }
+
+  void require_known_exclusions() const {
+    for (const std::string& entry : options_.exclude_modules)
+      if (std::none_of(names_.begin(), names_.end(), [&](const std::string& name) {
+            return has_path(split_parameter(name).first, entry);
+          }))
+        throw Error(ErrorKind::usage, "--exclude-modules " + entry + " matches no module")
+            .with_hint("give a module's path or its last parts: lora inspect BASE lists them");
   }
 
   void find_changed() {

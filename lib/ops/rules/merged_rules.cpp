@@ -141,6 +141,7 @@ void rounding_loss(const Subject& subject, Report& report) {
   auto updated = select(subject, [](const MergedTensor& tensor) {
     return is_updated(tensor) && tensor.fitted.has_value();
   });
+  if (updated.empty()) return;  // every update is zero: nothing to lose
   std::stable_sort(updated.begin(), updated.end(),
                    [](const auto* a, const auto* b) { return a->survived < b->survived; });
   std::vector<std::string> worst;

@@ -118,8 +118,8 @@ MergedReport compare_merged(const Adapter& adapter, const Checkpoint& base,
 MergedReport compare_merged(const std::vector<WeightedAdapter>& adapters, const Checkpoint& base,
                             const Checkpoint& merged, const MergedOptions& options);
 
-/// The merge that lora_merge.json beside a merged checkpoint records, where it is one of several
-/// adapters and all of them are among `known`; nullopt otherwise. The record is a claim:
+/// The merge that lora_merge.json beside a merged checkpoint records, where it is not just one
+/// adapter as it is and all of them are among `known`; nullopt otherwise. The record is a claim:
 /// compare_merged proves it.
 std::optional<std::vector<WeightedAdapter>> recorded_merge(const Checkpoint& merged,
                                                            const std::vector<const Adapter*>& known,
