@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "lora/base/error.h"
 #include "lora/checkpoint/checkpoint.h"
 #include "lora/ops/verify_merged.h"
 #include "ops/adapter_digest.h"
@@ -10,8 +11,13 @@ namespace lora {
 std::optional<std::vector<WeightedAdapter>> recorded_merge(const Checkpoint& merged,
                                                            const std::vector<const Adapter*>& known,
                                                            int threads) {
-  const auto record =
-      merged.directory.empty() ? std::nullopt : merging::read_record(merged.directory);
+  if (merged.directory.empty()) return std::nullopt;
+  std::optional<merging::Record> record;
+  try {
+    record = merging::read_record(merged.directory);
+  } catch (const Error&) {
+    // It names no adapters; compare_merged says what is wrong with it.
+  }
   if (!record || (record->adapters.size() == 1 && record->weights.front() == 1))
     return std::nullopt;
   std::vector<Digest> digests;

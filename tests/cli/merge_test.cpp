@@ -1,4 +1,6 @@
 // merge through the command line: words, JSON, exit codes, and verify on what it wrote.
+#include <fstream>
+
 #include "lora/format/safetensors.h"
 #include "support/command_line.h"
 #include "support/sample_adapter.h"
@@ -147,4 +149,9 @@ TEST_CASE("verify proves weighted merges of one adapter, and of one that is give
   std::filesystem::remove(half + "/lora_merge.json");
   CHECK(verify({a + "@-0.5"}, half).code == 0);
   CHECK(verify({a}, half).code == 1);
+  // A damaged record is a finding, not the end of the run.
+  std::ofstream(whole + "/lora_merge.json") << "{";
+  const CommandResult damaged = verify({a}, whole);
+  CHECK(damaged.code == 0);
+  CHECK(contains(damaged.out + damaged.err, "LV709"));
 }

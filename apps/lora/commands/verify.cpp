@@ -103,16 +103,15 @@ class Verify final : public Command {
       const WeightedPath source = merged_ ? split_weight(argument) : WeightedPath{argument};
       terms_.push_back({adapter_path(source.path, context), source.weight});
       has_weights_ = has_weights_ || source.path != argument;
-      if (std::find(adapters.begin(), adapters.end(), terms_.back().path) == adapters.end())
+      // A merge may add one adapter twice, which is one adapter to verify.
+      if (!merged_ ||
+          std::find(adapters.begin(), adapters.end(), terms_.back().path) == adapters.end())
         adapters.push_back(terms_.back().path);
     }
     Merged merged = open_merged(context);
-    const AdapterIndex opened = open_all(adapters, context);
-    if (merged.checkpoint && opened.entries().size() == adapters.size())
-      compare_joint_merge(*base, opened, merged, context);
-    // Adapters are compared with each other where there are several.
-    const AdapterIndex alone;
-    const AdapterIndex& companions = adapters.size() < 2 ? alone : opened;
+    const AdapterIndex companions = open_all(adapters, context);
+    if (merged.checkpoint && companions.entries().size() == adapters.size())
+      compare_joint_merge(*base, companions, merged, context);
     std::optional<Probe> probe;
     if (probe_) probe = read_probe(*probe_);
     ProgressLine progress(context.streams, "verify", "B",
@@ -246,16 +245,16 @@ class Verify final : public Command {
   }
 
   // The merge of all adapters given, where their weights are given or lora_merge.json names them.
-  void compare_joint_merge(const Checkpoint& base, const AdapterIndex& opened, Merged& merged,
+  void compare_joint_merge(const Checkpoint& base, const AdapterIndex& companions, Merged& merged,
                            Context& context) const {
     std::optional<std::vector<WeightedAdapter>> joint;
     if (has_weights_) {
       joint.emplace();
       for (const Term& term : terms_)
-        joint->push_back({opened.find(term.path)->adapter, term.weight});
+        joint->push_back({companions.find(term.path)->adapter, term.weight});
     } else {
       std::vector<const Adapter*> known;
-      for (const AdapterIndex::Entry& entry : opened.entries()) known.push_back(&entry.adapter);
+      for (const AdapterIndex::Entry& entry : companions.entries()) known.push_back(&entry.adapter);
       joint = recorded_merge(*merged.checkpoint, known, context.threads());
     }
     if (!joint) return;

@@ -119,8 +119,8 @@ MergedReport compare_merged(const std::vector<WeightedAdapter>& adapters, const 
                             const Checkpoint& merged, const MergedOptions& options);
 
 /// The merge that lora_merge.json beside a merged checkpoint records, where it is not just one
-/// adapter as it is and all of them are among `known`; nullopt otherwise. The record is a claim:
-/// compare_merged proves it.
+/// adapter as it is and all of them are among `known`; nullopt otherwise, and for one that cannot
+/// be read. The record is a claim: compare_merged proves it.
 std::optional<std::vector<WeightedAdapter>> recorded_merge(const Checkpoint& merged,
                                                            const std::vector<const Adapter*>& known,
                                                            int threads);
