@@ -9,12 +9,12 @@
 #include "lora/base/atomic_write.h"
 #include "lora/base/error.h"
 #include "lora/base/parallel.h"
-#include "lora/checkpoint/base_lock.h"
 #include "lora/ops/fit.h"
 #include "ops/adapter_digest.h"
 #include "ops/background.h"
 #include "ops/base_record.h"
 #include "ops/extract/budget.h"
+#include "ops/extract/digests.h"
 #include "ops/extract/factors.h"
 #include "ops/extract/result.h"
 #include "ops/extract/survey.h"
@@ -29,6 +29,7 @@ namespace {
 namespace stdfs = std::filesystem;
 
 using extraction::Factors;
+using extraction::InputDigests;
 using extraction::RankWish;
 using extraction::Site;
 
@@ -111,18 +112,22 @@ class Extracting {
     std::uint64_t total = 0;
     for (const Site& site : sites) total += static_cast<std::uint64_t>(site.base->numel());
     std::atomic<std::uint64_t> done{0};
-    extraction::for_sites(sites, options_, [&](std::size_t i) {
+    InputDigests& digests = digests_.emplace(base_, tuned_, survey_);
+    const auto factor = [&](std::size_t i) {
       sinks_.throw_if_cancelled();
       const Site& site = sites[i];
       // A budget may leave a module without anything.
       if (wishes_[i].rank != std::int64_t{0})
         factors_[i] = extraction::factor(site.base_name, *site.base, *site.tuned, wishes_[i],
                                          site.is_in_out(), options_.dtype);
+      digests.hash_site(site);
       drop_pages(base_.mappings, site.base->bytes);
       drop_pages(tuned_.mappings, site.tuned->bytes);
       done += static_cast<std::uint64_t>(site.base->numel());
       sinks_.report(done, total, "factoring");
-    });
+    };
+    extraction::for_sites(sites, options_, factor, digests.others(),
+                          [&](std::size_t i) { digests.hash_other(i, sinks_); });
   }
 
   // PEFT builds no adapter without a LoRA layer.
@@ -210,7 +215,7 @@ class Extracting {
   }
 
   void record() {
-    const BaseLock lock = lock_of(base_, options_.threads, sinks_);
+    const BaseLock lock = digests_->base_lock(options_.threads, sinks_);
     report_.base_root = lock.root.hex();
     manifest_ = make_manifest(report_.adapter, options_.threads);
     record_base(manifest_, report_.adapter, base_, lock);
@@ -223,18 +228,10 @@ class Extracting {
           JsonArray(options_.exclude_modules.begin(), options_.exclude_modules.end());
     operation.parameters["dtype"] = to_string(options_.dtype);
     operation.inputs.push_back({lock.root, {}, 1, "base"});
-    operation.inputs.push_back({tuned_root(lock), {}, 1, "tuned"});
+    operation.inputs.push_back(
+        {digests_->tuned_root(lock, options_.threads, sinks_), {}, 1, "tuned"});
     manifest_.history =
         history_after(operation, adapter_digest(report_.adapter, manifest_.tensors));
-  }
-
-  // What both hold alike has been hashed already.
-  Digest tuned_root(const BaseLock& base) const {
-    std::map<std::string, Digest> known;
-    for (const std::string& name : survey_.unchanged)
-      if (base_.find(name)->dtype == tuned_.find(name)->dtype && base.tensors.contains(name))
-        known[name] = base.tensors.at(name).digest;
-    return lock_of(tuned_, options_.threads, sinks_, known).root;
   }
 
   // The disk works while the digests are made.
@@ -262,6 +259,7 @@ class Extracting {
   extraction::Carried carried_;
   std::vector<RankWish> wishes_;
   std::vector<Factors> factors_;
+  std::optional<InputDigests> digests_;
   Manifest manifest_;
   ExtractReport report_;
   std::optional<AtomicDirectory> directory_;

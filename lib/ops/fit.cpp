@@ -37,10 +37,13 @@ void require_fit(Adapter& adapter, const Checkpoint& base) {
           "every finding");
 }
 
+bool is_locked(const Checkpoint& base) {
+  return !base.directory.empty() && std::filesystem::exists(base.directory / kBaseLockName);
+}
+
 BaseLock lock_of(const Checkpoint& base, int threads, const Sinks& sinks,
                  const std::map<std::string, Digest>& known) {
-  const auto recorded = base.directory / kBaseLockName;
-  if (!base.directory.empty() && std::filesystem::exists(recorded)) return read_base_lock(recorded);
+  if (is_locked(base)) return read_base_lock(base.directory / kBaseLockName);
   return compute_base_lock(base, threads, sinks, known);
 }
 

@@ -52,7 +52,8 @@ std::vector<std::int64_t> fill(const std::vector<Site>& sites,
 }  // namespace
 
 void for_sites(const std::vector<Site>& sites, const ExtractOptions& options,
-               const std::function<void(std::size_t)>& body) {
+               const std::function<void(std::size_t)>& body, std::size_t others,
+               const std::function<void(std::size_t)>& other) {
   std::vector<std::size_t> order(sites.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
@@ -65,7 +66,12 @@ void for_sites(const std::vector<Site>& sites, const ExtractOptions& options,
   const int threads = options.threads > 0 ? options.threads : available_threads();
   const auto fitting = static_cast<int>(
       std::clamp<std::uint64_t>(options.max_memory / largest, 1, static_cast<unsigned>(threads)));
-  parallel_for(sites.size(), fitting, [&](std::size_t i) { body(order[i]); });
+  parallel_for(others + sites.size(), fitting, [&](std::size_t i) {
+    if (i < others)
+      other(i);
+    else
+      body(order[i - others]);
+  });
 }
 
 std::vector<std::int64_t> spend(const std::vector<Site>& sites, std::uint64_t budget,

@@ -11,9 +11,10 @@
 namespace lora::extraction {
 
 /// Runs body(i) for every site, the largest first, on as many threads as their work space allows
-/// within options.max_memory.
+/// within options.max_memory; before them other(i) for each of `others` further jobs.
 void for_sites(const std::vector<Site>& sites, const ExtractOptions& options,
-               const std::function<void(std::size_t)>& body);
+               const std::function<void(std::size_t)>& body, std::size_t others = 0,
+               const std::function<void(std::size_t)>& other = {});
 
 /// The ranks whose factors take at most `budget` bytes less `fixed` and leave the least squared
 /// error in all: component by component, whichever gains most a byte. A site may get none. Throws

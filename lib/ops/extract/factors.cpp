@@ -124,28 +124,30 @@ Factors factor(const std::string& name, const Tensor& base, const Tensor& tuned,
   out.full_rank = difference.values.columns();
   if (out.squared_norm == 0) return out;
   const auto rule = rule_of(wish, out.full_rank, out.squared_norm);
-  Truncation found = numbers::truncate(difference.values, out.squared_norm, rule, name);
+  Truncation found = numbers::truncate(difference.values, out.squared_norm, rule, name, true);
   out.rank = rule(found.energies);
   out.is_exact = found.is_exact;
-  balance(found.left, found.right, out.rank);
+  PanelMatrix left = found.left, right = found.right;
+  balance(left, right, out.rank);
   double left_out = out.squared_norm;
   for (std::int64_t i = 0; i < out.rank; ++i) left_out -= found.energies[size(i)];
   if (left_out <= kFine * out.squared_norm) {
-    take_columns(found.left, out.rank, DType::f32);
-    take_columns(found.right, out.rank, DType::f32);
-    refine(difference.values, found.left, found.right);
+    take_columns(left, out.rank, DType::f32);
+    take_columns(right, out.rank, DType::f32);
+    refine(difference.values, left, right);
   }
-  std::vector<std::byte> left = take_columns(found.left, out.rank, dtype);
-  std::vector<std::byte> right = take_columns(found.right, out.rank, dtype);
+  std::vector<std::byte> left_bytes = take_columns(left, out.rank, dtype);
+  std::vector<std::byte> right_bytes = take_columns(right, out.rank, dtype);
   // Rows of the factored matrix are outputs unless exactly one of the two layouts turns them.
   const bool is_left_out = difference.is_transposed == is_in_out;
-  out.b = is_left_out ? as_columns(found.left, dtype, std::move(left))
-                      : as_columns(found.right, dtype, std::move(right));
-  out.a = is_left_out ? as_rows(found.right, dtype, right) : as_rows(found.left, dtype, left);
-  numbers::subtract_product(found.left, found.right, difference.values);
+  out.b = is_left_out ? as_columns(left, dtype, std::move(left_bytes))
+                      : as_columns(right, dtype, std::move(right_bytes));
+  out.a = is_left_out ? as_rows(right, dtype, right_bytes) : as_rows(left, dtype, left_bytes);
+  numbers::subtract_product(left, right, difference.values);
   out.squared_error = difference.values.squared_norm();
-  out.least_squared_error =
-      std::min(out.squared_error, numbers::least_squared_error(found, out.rank, difference.values));
+  out.least_squared_error = std::min(
+      out.squared_error, numbers::least_squared_error(std::move(found), out.rank, out.squared_norm,
+                                                      difference.values, out.squared_error));
   constexpr double kRoundings = 1.5, kArithmetic = 0x1p-21, kSmallShare = 0.1;
   if (out.squared_error <= kSmallShare * out.squared_norm) {
     const double bound = kRoundings * std::sqrt(squared_rounding_of(tuned)) +
@@ -162,7 +164,7 @@ std::vector<double> spectrum(const std::string& name, const Tensor& base, const 
   if (difference.squared_norm == 0) return {};
   const auto rule =
       rule_of({count, std::nullopt}, difference.values.columns(), difference.squared_norm);
-  return numbers::truncate(difference.values, difference.squared_norm, rule, name).energies;
+  return numbers::truncate(difference.values, difference.squared_norm, rule, name, false).energies;
 }
 
 std::uint64_t work_space(std::int64_t rows, std::int64_t columns, std::int64_t rank) {

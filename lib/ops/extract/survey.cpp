@@ -1,6 +1,7 @@
 #include "ops/extract/survey.h"
 
 #include <algorithm>
+#include <atomic>
 #include <set>
 
 #include "checkpoint/module_names.h"
@@ -102,13 +103,28 @@ class Surveying {
   }
 
   void find_changed() {
-    std::vector<char> is_changed(names_.size());
-    parallel_for(names_.size(), options_.threads, [&](std::size_t i) {
+    // Pieces, so that one thread is not left with the embedding.
+    struct Piece {
+      std::size_t tensor, first, count;
+    };
+    constexpr std::size_t kPiece = 1 << 20;
+    std::vector<Piece> pieces;
+    for (std::size_t i = 0; i < names_.size(); ++i) {
+      const auto values = static_cast<std::size_t>(base_.find(names_[i])->numel());
+      for (std::size_t first = 0; first < values; first += kPiece)
+        pieces.push_back({i, first, std::min(kPiece, values - first)});
+    }
+    std::vector<std::atomic<bool>> is_changed(names_.size());
+    parallel_for(pieces.size(), options_.threads, [&](std::size_t i) {
       sinks_.throw_if_cancelled();
-      is_changed[i] = !has_equal_values(*base_.find(names_[i]), *tuned_.find(names_[i]));
+      const auto [tensor, first, count] = pieces[i];
+      if (is_changed[tensor]) return;
+      const std::string& name = names_[tensor];
+      if (!has_equal_values(*base_.find(name), *tuned_.find(name), first, count))
+        is_changed[tensor] = true;
     });
     for (std::size_t i = 0; i < names_.size(); ++i) {
-      if (is_changed[i] == 0) {
+      if (!is_changed[i]) {
         survey_.unchanged.push_back(names_[i]);
       } else if (is_excluded(names_[i])) {
         survey_.left_out.push_back(names_[i]);

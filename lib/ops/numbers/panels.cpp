@@ -105,9 +105,10 @@ Matrix gram_of(const PanelMatrix& left, const PanelMatrix& right) {
 
 Matrix gram_of(const PanelMatrix& values) { return gram_of(values, values); }
 
-PanelMatrix lower_gram(const PanelMatrix& values, double& terms) {
+LowerGram lower_gram(const PanelMatrix& values) {
   const PanelKernels& kernels = panel_kernels();
-  PanelMatrix out(values.columns(), values.columns());
+  LowerGram gram{PanelMatrix(values.columns(), values.columns()), 0};
+  PanelMatrix& out = gram.lower;
   const std::int64_t rows = values.padded_rows();
   for (std::int64_t row = 0; row < rows; row += kChain)
     for (std::int64_t q = 0; q < values.panels(); ++q)
@@ -117,8 +118,25 @@ PanelMatrix lower_gram(const PanelMatrix& values, double& terms) {
                            size(std::min(kChain, rows - row)), 1,
                            out.panel(q) + (p * kWidth + j) * kWidth,
                            row == 0 ? Store::set : Store::add});
-  terms = static_cast<double>(std::min(rows, kChain) + (rows + kChain - 1) / kChain);
-  return out;
+  gram.terms = static_cast<double>(std::min(rows, kChain) + (rows + kChain - 1) / kChain);
+  return gram;
+}
+
+void multiply_symmetric(const PanelMatrix& lower, const PanelMatrix& right, PanelMatrix& out) {
+  const PanelKernels& kernels = panel_kernels();
+  const std::int64_t rows = lower.padded_rows();
+  for (std::int64_t p = 0; p < out.panels(); ++p) {
+    for (std::int64_t i = 0; i < rows; i += kTile)
+      kernels.rows({lower.panel(0) + i * kWidth, size(rows * kWidth), right.panel(p),
+                    size(kWidth * kWidth), size(kWidth), size(i / kWidth + 1),
+                    out.panel(p) + i * kWidth, Store::set});
+    for (std::int64_t q = 0; q < lower.panels(); ++q)
+      for (std::int64_t row = (q + 1) * kWidth; row < rows; row += kChain)
+        for (std::int64_t j = 0; j < kWidth; j += kTile)
+          kernels.columns({lower.panel(q) + row * kWidth + j, 0, right.panel(p) + row * kWidth, 0,
+                           size(std::min(kChain, rows - row)), 1,
+                           out.panel(p) + (q * kWidth + j) * kWidth, Store::add});
+  }
 }
 
 namespace {
@@ -154,16 +172,19 @@ bool factor_block(float* block, std::vector<float>& inverse) {
 
 }  // namespace
 
-bool is_below(PanelMatrix& lower, double shift) {
+bool is_below(const PanelMatrix& matrix, double shift) {
   const PanelKernels& kernels = panel_kernels();
-  const std::int64_t n = lower.panels();
-  const std::int64_t rows = lower.padded_rows();
-  for (std::int64_t p = 0; p < n; ++p)
-    for (std::int64_t i = p * kWidth; i < rows; ++i)
-      for (std::int64_t j = 0; j < kWidth; ++j) {
-        float& value = lower.panel(p)[i * kWidth + j];
-        value = (i == p * kWidth + j ? static_cast<float>(shift) : 0.0F) - value;
-      }
+  const std::int64_t n = matrix.panels();
+  const std::int64_t rows = matrix.padded_rows();
+  PanelMatrix lower(matrix.rows(), matrix.columns());
+  for (std::int64_t p = 0; p < n; ++p) {
+    const std::int64_t first = p * kWidth * kWidth;
+    const float* from = matrix.panel(p);
+    float* to = lower.panel(p);
+    for (std::int64_t i = first; i < rows * kWidth; ++i) to[i] = -from[i];
+    for (std::int64_t i = 0; i < kWidth; ++i)
+      to[first + i * kWidth + i] += static_cast<float>(shift);
+  }
   std::vector<float> inverse(size(kWidth * kWidth)), flat(size(kWidth * kWidth));
   for (std::int64_t p = 0; p < n; ++p) {
     float* panel = lower.panel(p);

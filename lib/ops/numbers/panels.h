@@ -52,14 +52,20 @@ Matrix gram_of(const PanelMatrix& values);
 /// left^T . right in f64.
 Matrix gram_of(const PanelMatrix& left, const PanelMatrix& right);
 
-/// values^T . values in f32, on and below the diagonal of panels. `terms` of the error bound:
-/// every element is off by at most terms * 2^-24 times the sum of the magnitudes of its products.
-PanelMatrix lower_gram(const PanelMatrix& values, double& terms);
+/// values^T . values in f32, on and below the diagonal of panels; every element is off by at most
+/// terms * 2^-24 times the sum of the magnitudes of its products.
+struct LowerGram {
+  PanelMatrix lower;
+  double terms = 0;
+};
+LowerGram lower_gram(const PanelMatrix& values);
 
-/// True when shift * I - lower (the matrix whose lower half `lower` holds) has a Cholesky
-/// factorisation in f32. `lower` is overwritten. Where it is true, no eigenvalue of `lower` exceeds
-/// shift * (1 + cholesky_allowance(n)).
-bool is_below(PanelMatrix& lower, double shift);
+/// left . right for a symmetric left of which `lower` holds the lower half, like LowerGram.
+void multiply_symmetric(const PanelMatrix& lower, const PanelMatrix& right, PanelMatrix& out);
+
+/// True when shift * I - m, where `lower` holds the lower half of m, has a Cholesky factorisation
+/// in f32. Then no eigenvalue of m exceeds shift * (1 + cholesky_allowance(n)).
+bool is_below(const PanelMatrix& lower, double shift);
 double cholesky_allowance(std::int64_t n);
 
 }  // namespace lora::numbers

@@ -6,7 +6,7 @@
 #include <numeric>
 #include <utility>
 
-#include "lora/base/random.h"
+#include "ops/numbers/orthonormal.h"
 
 namespace lora::numbers {
 namespace {
@@ -18,56 +18,11 @@ constexpr std::int64_t kSmall = 96;
 constexpr int kMostSteps = 12;
 // Of the squared error: what more steps may still gain, and what a proof may leave open.
 constexpr double kConverged = 1e-3, kProven = 2e-3;
-constexpr double kRounding = 0x1p-20;
+constexpr double kRounding = 0x1p-20, kUnit = 0x1p-24;
+// Of the energy: a Gram matrix in f32 is good enough where more than this is left out.
+constexpr double kRough = 1.0 / 64;
 
 std::size_t size(std::int64_t value) { return static_cast<std::size_t>(value); }
-
-PanelMatrix random_signs(std::int64_t rows, std::int64_t columns, const std::string& name) {
-  const CounterRandom random(0, stream_of("truncate/" + name));
-  PanelMatrix out(rows, columns);
-  for (std::int64_t p = 0; p < out.panels(); ++p)
-    for (std::int64_t i = 0; i < rows; i += 4) {
-      const auto words = random.block(static_cast<std::uint64_t>((p * out.padded_rows() + i) / 4));
-      for (std::int64_t row = i; row < std::min(rows, i + 4); ++row)
-        for (std::int64_t j = 0; j < std::min(kWidth, columns - p * kWidth); ++j)
-          out.panel(p)[row * kWidth + j] = (words[size(row - i)] >> j & 1U) != 0 ? 1.0F : -1.0F;
-    }
-  return out;
-}
-
-// The inverse of the triangle R with values = Q R; columns that the earlier ones span become zero.
-// `is_ill` when a second turn is needed to make Q orthonormal in f32.
-Matrix inverse_triangle(const Matrix& gram, bool& is_ill) {
-  constexpr double kVanished = 1e-13, kIll = 1e-3;
-  const Eigen::Index n = gram.rows();
-  Matrix lower = Matrix::Zero(n, n);
-  std::vector<bool> is_gone(static_cast<std::size_t>(n));
-  for (Eigen::Index j = 0; j < n; ++j) {
-    const double pivot = gram(j, j) - lower.row(j).head(j).squaredNorm();
-    const bool gone = !(pivot > kVanished * gram(j, j));
-    is_gone[static_cast<std::size_t>(j)] = gone;
-    is_ill = is_ill || (!gone && pivot < kIll * gram(j, j));
-    if (gone) {
-      lower.row(j).setZero();
-      lower(j, j) = 1;
-      continue;
-    }
-    lower(j, j) = std::sqrt(pivot);
-    for (Eigen::Index i = j + 1; i < n; ++i)
-      lower(i, j) = (gram(i, j) - lower.row(i).head(j).dot(lower.row(j).head(j))) / lower(j, j);
-  }
-  Matrix inverse = lower.triangularView<Eigen::Lower>().solve(Matrix::Identity(n, n)).transpose();
-  for (Eigen::Index j = 0; j < n; ++j)
-    if (is_gone[static_cast<std::size_t>(j)]) inverse.col(j).setZero();
-  return inverse;
-}
-
-PanelMatrix orthonormal(const PanelMatrix& values) {
-  bool is_ill = false;
-  PanelMatrix q = multiply(values, inverse_triangle(gram_of(values), is_ill));
-  if (!is_ill) return q;
-  return multiply(q, inverse_triangle(gram_of(q), is_ill));
-}
 
 // Squared length of product_i - energy_i left_i, column by column, and product scaled to the
 // length of left for the next step.
@@ -118,13 +73,23 @@ double possible_gain(const Truncation& found, std::int64_t rank, double largest_
   return best;
 }
 
+// The eigenvectors of a small matrix, those of the largest eigenvalues first.
+Matrix descending(const Matrix& small, std::vector<double>& energies) {
+  const Eigen::SelfAdjointEigenSolver<Matrix> solver(small);
+  energies.clear();
+  for (const double energy : solver.eigenvalues().reverse())
+    energies.push_back(std::max(0.0, energy));
+  return solver.eigenvectors().rowwise().reverse();
+}
+
+double first_of(const std::vector<double>& energies, std::int64_t count) {
+  return std::accumulate(energies.begin(), energies.begin() + count, 0.0);
+}
+
 Truncation exact(const PanelMatrix& values) {
-  const Eigen::SelfAdjointEigenSolver<Matrix> solver(gram_of(values));
   Truncation found;
   found.is_exact = true;
-  const Matrix vectors = solver.eigenvectors().rowwise().reverse();
-  for (const double energy : solver.eigenvalues().reverse())
-    found.energies.push_back(std::max(0.0, energy));
+  const Matrix vectors = descending(gram_of(values), found.energies);
   found.residuals.resize(found.energies.size());
   found.right = PanelMatrix(vectors.rows(), vectors.cols());
   for (Eigen::Index i = 0; i < vectors.rows(); ++i)
@@ -134,66 +99,165 @@ Truncation exact(const PanelMatrix& values) {
   return found;
 }
 
-Truncation iterate(const PanelMatrix& values, double squared_norm, std::int64_t width,
-                   const RankRule& rule, const std::string& name) {
-  Truncation found;
-  const PanelMatrix signs = random_signs(values.columns(), width, name);
-  PanelMatrix product(values.rows(), width), projected(values.columns(), width);
-  multiply(values, signs, product);
-  double before = 0;
-  for (int step = 0; step < kMostSteps; ++step) {
-    const PanelMatrix basis = orthonormal(product);
-    multiply_transposed(values, basis, projected);
-    const Eigen::SelfAdjointEigenSolver<Matrix> solver(gram_of(projected));
-    const Matrix turn = solver.eigenvectors().rowwise().reverse();
-    found.energies.clear();
-    for (const double energy : solver.eigenvalues().reverse())
-      found.energies.push_back(std::max(0.0, energy));
-    found.left = multiply(basis, turn);
-    found.right = multiply(projected, turn);
-    multiply(values, found.right, product);
-    found.residuals = take_residuals(product, found.left, found.energies);
-    const std::int64_t rank = rule(found.energies);
-    if (rank + kSpare > width) break;  // a wider sketch is needed anyway
-    const double kept = std::accumulate(found.energies.begin(), found.energies.begin() + rank, 0.0);
-    const double enough = std::max(kConverged * (squared_norm - kept), kRounding * squared_norm);
-    // Gains shrink from step to step: after a small one no large one comes.
-    const double gained = kept - std::exchange(before, kept);
-    if (gained <= enough || possible_gain(found, rank, found.energies[size(rank)]) <= enough) break;
+// Orthogonal iteration for one width. It begins on the matrix; where the first step shows that
+// much will be left out, it goes on in the Gram matrix, which costs less a step and which the proof
+// needs anyway.
+class Search {
+ public:
+  Search(const PanelMatrix& values, double squared_norm, std::int64_t width, const RankRule& rule)
+      : values_(values),
+        squared_norm_(squared_norm),
+        width_(width),
+        rule_(rule),
+        product_(values.rows(), width),
+        projected_(values.columns(), width) {}
+
+  /// `gram` is that of the values where an earlier search, too narrow, made it.
+  Truncation run(const std::string& name, bool is_to_prove, LowerGram& gram) {
+    const std::int64_t columns = values_.columns();
+    const bool is_gram_cheap = is_to_prove || columns <= kCheap * width_;
+    multiply(values_, random_signs(columns, width_, name), product_);
+    for (int step = 0; step < kMostSteps; ++step) {
+      if (is_in_gram_)
+        step_in(gram);
+      else
+        step_in_values();
+      const std::int64_t rank = rule_(found_.energies);
+      if (rank + kSpare > width_) return std::move(found_);  // a wider sketch is needed anyway
+      const double kept = first_of(found_.energies, rank);
+      const bool is_rough = squared_norm_ - kept > kRough * squared_norm_;
+      if (step == 0 && is_rough && is_gram_cheap) {
+        is_in_gram_ = true;
+        before_ = kept;
+        projected_ = found_.right;
+        if (gram.lower.columns() == 0) gram = lower_gram(values_);
+        continue;
+      }
+      if (!is_in_gram_) take_product();
+      if (!has_converged(rank, kept)) continue;
+      if (!is_in_gram_ || is_rough) break;
+      is_in_gram_ = false;
+      multiply(values_, found_.right, product_);
+    }
+    if (is_in_gram_) take_left(gram);
+    return std::move(found_);
   }
-  return found;
+
+ private:
+  // Steps on the values cost four products of the width; one Gram matrix pays for about five.
+  static constexpr std::int64_t kCheap = 20;
+
+  void step_in_values() {
+    const PanelMatrix basis = orthonormal(product_);
+    multiply_transposed(values_, basis, projected_);
+    const Matrix turn = descending(gram_of(projected_), found_.energies);
+    found_.left = multiply(basis, turn);
+    found_.right = multiply(projected_, turn);
+  }
+
+  void take_product() {
+    multiply(values_, found_.right, product_);
+    found_.residuals = take_residuals(product_, found_.left, found_.energies);
+  }
+
+  void step_in(const LowerGram& gram) {
+    const PanelMatrix basis = orthonormal(projected_);
+    PanelMatrix image(basis.rows(), width_);
+    multiply_symmetric(gram.lower, basis, image);
+    const Matrix turn = descending(gram_of(basis, image), found_.energies);
+    found_.right = multiply(basis, turn);
+    projected_ = multiply(image, turn);
+    found_.residuals = take_residuals(projected_, found_.right, found_.energies);
+  }
+
+  bool has_converged(std::int64_t rank, double kept) {
+    const double enough = std::max(kConverged * (squared_norm_ - kept), kRounding * squared_norm_);
+    // Gains shrink from step to step: after a small one no large one comes.
+    const double gained = kept - std::exchange(before_, kept);
+    return gained <= enough || possible_gain(found_, rank, found_.energies[size(rank)]) <= enough;
+  }
+
+  // The lengths are those of the values, not of their Gram matrix in f32.
+  void take_left(LowerGram& gram) {
+    multiply(values_, found_.right, product_);
+    found_.left = std::move(product_);
+    for (std::int64_t j = 0; j < width_; ++j) {
+      double sum = 0;
+      for (std::int64_t i = 0; i < found_.left.rows(); ++i)
+        sum += static_cast<double>(found_.left.at(i, j)) * found_.left.at(i, j);
+      found_.energies[size(j)] = sum;
+    }
+    found_.image = std::move(projected_);
+    found_.gram = std::move(gram);
+  }
+
+  const PanelMatrix& values_;
+  double squared_norm_;
+  std::int64_t width_;
+  const RankRule& rule_;
+  PanelMatrix product_, projected_;  // of the values with right vectors, and with left ones
+  Truncation found_;
+  double before_ = 0;
+  bool is_in_gram_ = false;
+};
+
+// The Gram matrix of what the first `rank` right vectors V leave: (I - V V^T) G (I - V V^T), which
+// is G - V Y^T - Y V^T with Y = G V - V T / 2.
+LowerGram left_out(Truncation& found, std::int64_t rank) {
+  const std::int64_t rows = found.right.rows();
+  PanelMatrix left(rows, 2 * rank), right(rows, 2 * rank);
+  for (std::int64_t j = 0; j < rank; ++j) {
+    const auto energy = static_cast<float>(found.energies[size(j)]);
+    for (std::int64_t i = 0; i < rows; ++i) {
+      const float vector = found.right.at(i, j);
+      const float other = energy * (found.image.at(i, j) - 0.5F * vector);
+      left.at(i, j) = right.at(i, rank + j) = vector;
+      left.at(i, rank + j) = right.at(i, j) = other;
+    }
+  }
+  LowerGram rest = std::move(found.gram);
+  subtract_product(left, right, rest.lower);
+  // A chain of 2 rank products beside the element itself.
+  rest.terms += 2 * static_cast<double>(2 * rank + 1);
+  return rest;
 }
 
 }  // namespace
 
 Truncation truncate(const PanelMatrix& values, double squared_norm, const RankRule& rule,
-                    const std::string& name) {
+                    const std::string& name, bool is_to_prove) {
   const std::int64_t least = values.columns();
+  LowerGram gram;
   for (std::int64_t width = (rule({}) + kSpare + kWidth - 1) / kWidth * kWidth;; width *= 2) {
     if (least <= kSmall || 3 * width > least) return exact(values);
-    Truncation found = iterate(values, squared_norm, width, rule, name);
+    Truncation found = Search(values, squared_norm, width, rule).run(name, is_to_prove, gram);
     if (rule(found.energies) + kSpare <= width) return found;
+    if (gram.lower.columns() == 0) gram = std::move(found.gram);
   }
 }
 
-double least_squared_error(const Truncation& found, std::int64_t rank, PanelMatrix& error) {
+double least_squared_error(Truncation found, std::int64_t rank, double squared_norm,
+                           const PanelMatrix& error, double squared_error) {
+  const double kept = first_of(found.energies, rank);
   if (found.is_exact)
     return std::accumulate(found.energies.begin() + rank, found.energies.end(), 0.0);
-  const double squares = error.squared_norm();
-  const double rounding =
-      kRounding * std::accumulate(found.energies.begin(), found.energies.begin() + rank, squares);
+  const bool has_gram = found.gram.lower.columns() != 0;
+  const double squares = has_gram ? squared_norm - kept : squared_error;
+  double rounding = kRounding * (kept + squares);
+  // By Cauchy and Schwarz, of the sum of as many eigenvalues; twice, since T and G are both
+  // rounded.
+  if (has_gram)
+    rounding += 2 * std::sqrt(static_cast<double>(rank)) * found.gram.terms * kUnit * squared_norm;
   double gain = possible_gain(found, rank, squares);
   // The factorisation costs more than all the rest: only where it can say something.
   if (gain > kProven * squares && rounding < squares) {
-    double terms = 0;
-    const PanelMatrix gram = lower_gram(error, terms);
+    const LowerGram rest = has_gram ? left_out(found, rank) : lower_gram(error);
+    const double spread = rest.terms * kUnit * (has_gram ? squared_norm : squares);
     const double estimate = found.energies[size(rank)];
-    const double spread = terms * 0x1p-24 * squares;
-    const double allowance = cholesky_allowance(gram.rows());
+    const double allowance = cholesky_allowance(rest.lower.rows());
     for (const double factor : {1.02, 1.1, 1.4, 2.0, 4.0}) {
       const double shift = factor * estimate;
-      PanelMatrix tried = gram;
-      if (!is_below(tried, shift)) continue;
+      if (!is_below(rest.lower, shift)) continue;
       const double proven = shift * (1 + allowance) + spread;
       gain = std::min(gain, possible_gain(found, rank, proven));
       break;

@@ -1,8 +1,9 @@
 // The best approximation of a matrix by one of low rank, with a proof of how close to the best.
 //
 // Large matrices: a random sketch, then steps of orthogonal iteration until more of them could not
-// lower the error by a thousandth (Halko, Martinsson and Tropp 2011). Small ones, and ranks that
-// are a large share of the dimension: all eigenvalues of the Gram matrix in f64.
+// lower the error by a thousandth (Halko, Martinsson and Tropp 2011), on the Gram matrix where much
+// is left out. Small ones, and ranks that are a large share of the dimension: all eigenvalues of
+// the Gram matrix in f64.
 #pragma once
 
 #include <cstdint>
@@ -21,8 +22,13 @@ struct Truncation {
   std::vector<double> energies;  ///< squares of the k largest singular values, descending
   bool is_exact = false;         ///< of all singular values; none is left out
   /// By component: squared length of what (values . values^T) left_i has outside of the columns of
-  /// left. Zero when the column is a singular vector.
+  /// left; with a `gram`, of what gram . right_i has outside of those of right. Zero when the
+  /// column is a singular vector.
   std::vector<double> residuals;
+  /// Of the values, where the search went on in it; right then is orthonormal, and column i of
+  /// `image` is gram . right_i / energies[i].
+  LowerGram gram;
+  PanelMatrix image;
 };
 
 /// How many components are wanted, from the squares of the singular values found so far; more than
@@ -30,20 +36,23 @@ struct Truncation {
 using RankRule = std::function<std::int64_t(const std::vector<double>& energies)>;
 
 /// `values` has at least as many rows as columns; `squared_norm` is its own. `name` seeds the
-/// sketch: the same name gives the same result on any number of threads.
+/// sketch: the same name gives the same result on any number of threads. `is_to_prove` when
+/// least_squared_error will be asked for, which makes the Gram matrix worth its price.
 Truncation truncate(const PanelMatrix& values, double squared_norm, const RankRule& rule,
-                    const std::string& name);
+                    const std::string& name, bool is_to_prove);
 
 /// Parts of all squared singular values that an approximation of rank `rank` cannot reach less
-/// than, given `error`: values - the approximation by the first `rank` components (overwritten).
-/// Proven, but for an allowance of 2^-20 of the energy for the rounding of f32.
+/// than, given `error`: values - the approximation by the first `rank` components, and its squared
+/// norm. Proven, but for an allowance of 2^-20 of the energy for the rounding of f32.
 ///
 /// With U the left vectors, T their energies, R the residuals: whenever no singular value of the
 /// error squared exceeds t, and t' > t,
 ///   values . values^T <= U (T + R^T R / (t' - t)) U^T + t' (I - U U^T),
 /// and by Ky Fan the `rank` largest eigenvalues of the left side sum to at most those of the right
-/// one. t is the squared Frobenius norm where that is enough, else the least that a Cholesky
-/// factorisation of t I - error^T error proves.
-double least_squared_error(const Truncation& truncation, std::int64_t rank, PanelMatrix& error);
+/// one. With a `gram` the same of values^T . values and the right vectors. t is the squared
+/// Frobenius norm where that is enough, else the least that a Cholesky factorisation of
+/// t I - error^T error proves.
+double least_squared_error(Truncation truncation, std::int64_t rank, double squared_norm,
+                           const PanelMatrix& error, double squared_error);
 
 }  // namespace lora::numbers

@@ -22,6 +22,9 @@ std::vector<std::string> fit_problems(Adapter& adapter, const Checkpoint& base);
 /// The same; throws Error(incompatible) that lists the problems (the first ten and how many more).
 void require_fit(Adapter& adapter, const Checkpoint& base);
 
+/// True where base.lock.json lies beside the checkpoint.
+bool is_locked(const Checkpoint& base);
+
 /// The lock to compare with a record: base.lock.json beside the base where there is one, otherwise
 /// computed from the bytes, those of `known` digests excepted.
 BaseLock lock_of(const Checkpoint& base, int threads, const Sinks& sinks,
