@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ops/numbers/split_gram.h"
+
 namespace lora::numbers {
 namespace {
 
@@ -105,10 +107,9 @@ Matrix gram_of(const PanelMatrix& left, const PanelMatrix& right) {
 
 Matrix gram_of(const PanelMatrix& values) { return gram_of(values, values); }
 
-LowerGram lower_gram(const PanelMatrix& values) {
+PanelMatrix chained_gram(const PanelMatrix& values) {
   const PanelKernels& kernels = panel_kernels();
-  LowerGram gram{PanelMatrix(values.columns(), values.columns()), 0};
-  PanelMatrix& out = gram.lower;
+  PanelMatrix out(values.columns(), values.columns());
   const std::int64_t rows = values.padded_rows();
   for (std::int64_t row = 0; row < rows; row += kChain)
     for (std::int64_t q = 0; q < values.panels(); ++q)
@@ -118,8 +119,19 @@ LowerGram lower_gram(const PanelMatrix& values) {
                            size(std::min(kChain, rows - row)), 1,
                            out.panel(q) + (p * kWidth + j) * kWidth,
                            row == 0 ? Store::set : Store::add});
-  gram.terms = static_cast<double>(std::min(rows, kChain) + (rows + kChain - 1) / kChain);
-  return gram;
+  return out;
+}
+
+double chained_gram_terms(std::int64_t rows) {
+  return static_cast<double>(std::min(rows, kChain) + (rows + kChain - 1) / kChain);
+}
+
+PanelMatrix lower_gram(const PanelMatrix& values) {
+  return has_matrix_units() ? split_gram(values) : chained_gram(values);
+}
+
+double lower_gram_terms(std::int64_t rows) {
+  return has_matrix_units() ? split_gram_terms(rows) : chained_gram_terms(rows);
 }
 
 void multiply_symmetric(const PanelMatrix& lower, const PanelMatrix& right, PanelMatrix& out) {

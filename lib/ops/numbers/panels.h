@@ -52,15 +52,17 @@ Matrix gram_of(const PanelMatrix& values);
 /// left^T . right in f64.
 Matrix gram_of(const PanelMatrix& left, const PanelMatrix& right);
 
-/// values^T . values in f32, on and below the diagonal of panels; every element is off by at most
-/// terms * 2^-24 times the sum of the magnitudes of its products.
-struct LowerGram {
-  PanelMatrix lower;
-  double terms = 0;
-};
-LowerGram lower_gram(const PanelMatrix& values);
+/// values^T . values in about f32, on and below the diagonal of panels.
+PanelMatrix lower_gram(const PanelMatrix& values);
+/// Its error: every element is off by at most this many times 2^-24 times the sum of the magnitudes
+/// of its products.
+double lower_gram_terms(std::int64_t rows);
 
-/// left . right for a symmetric left of which `lower` holds the lower half, like LowerGram.
+/// The same by multiply-adds, whatever else the processor has.
+PanelMatrix chained_gram(const PanelMatrix& values);
+double chained_gram_terms(std::int64_t rows);
+
+/// left . right for a symmetric left of which `lower` holds the lower half.
 void multiply_symmetric(const PanelMatrix& lower, const PanelMatrix& right, PanelMatrix& out);
 
 /// True when shift * I - m, where `lower` holds the lower half of m, has a Cholesky factorisation

@@ -19,8 +19,8 @@ constexpr int kMostSteps = 12;
 // Of the squared error: what more steps may still gain, and what a proof may leave open.
 constexpr double kConverged = 1e-3, kProven = 2e-3;
 constexpr double kRounding = 0x1p-20, kUnit = 0x1p-24;
-// Of the energy: a Gram matrix in f32 is good enough where more than this is left out.
-constexpr double kRough = 1.0 / 64;
+// Of the squared error: what the rounding of a Gram matrix may take from a proof.
+constexpr double kBlurred = 0x1p-8;
 
 std::size_t size(std::int64_t value) { return static_cast<std::size_t>(value); }
 
@@ -99,6 +99,12 @@ Truncation exact(const PanelMatrix& values) {
   return found;
 }
 
+// What the rounding of a Gram matrix may add to the sum of as many eigenvalues, by Cauchy and
+// Schwarz; twice, since those of the found vectors are rounded too.
+double gram_rounding(std::int64_t rank, std::int64_t rows, double squared_norm) {
+  return 2 * std::sqrt(static_cast<double>(rank)) * lower_gram_terms(rows) * kUnit * squared_norm;
+}
+
 // Orthogonal iteration for one width. It begins on the matrix; where the first step shows that
 // much will be left out, it goes on in the Gram matrix, which costs less a step and which the proof
 // needs anyway.
@@ -113,7 +119,7 @@ class Search {
         projected_(values.columns(), width) {}
 
   /// `gram` is that of the values where an earlier search, too narrow, made it.
-  Truncation run(const std::string& name, bool is_to_prove, LowerGram& gram) {
+  Truncation run(const std::string& name, bool is_to_prove, PanelMatrix& gram) {
     const std::int64_t columns = values_.columns();
     const bool is_gram_cheap = is_to_prove || columns <= kCheap * width_;
     multiply(values_, random_signs(columns, width_, name), product_);
@@ -125,12 +131,13 @@ class Search {
       const std::int64_t rank = rule_(found_.energies);
       if (rank + kSpare > width_) return std::move(found_);  // a wider sketch is needed anyway
       const double kept = first_of(found_.energies, rank);
-      const bool is_rough = squared_norm_ - kept > kRough * squared_norm_;
+      const bool is_rough =
+          gram_rounding(rank, values_.rows(), squared_norm_) < kBlurred * (squared_norm_ - kept);
       if (step == 0 && is_rough && is_gram_cheap) {
         is_in_gram_ = true;
         before_ = kept;
         projected_ = found_.right;
-        if (gram.lower.columns() == 0) gram = lower_gram(values_);
+        if (gram.columns() == 0) gram = lower_gram(values_);
         continue;
       }
       if (!is_in_gram_) take_product();
@@ -160,10 +167,10 @@ class Search {
     found_.residuals = take_residuals(product_, found_.left, found_.energies);
   }
 
-  void step_in(const LowerGram& gram) {
+  void step_in(const PanelMatrix& gram) {
     const PanelMatrix basis = orthonormal(projected_);
     PanelMatrix image(basis.rows(), width_);
-    multiply_symmetric(gram.lower, basis, image);
+    multiply_symmetric(gram, basis, image);
     const Matrix turn = descending(gram_of(basis, image), found_.energies);
     found_.right = multiply(basis, turn);
     projected_ = multiply(image, turn);
@@ -178,7 +185,7 @@ class Search {
   }
 
   // The lengths are those of the values, not of their Gram matrix in f32.
-  void take_left(LowerGram& gram) {
+  void take_left(PanelMatrix& gram) {
     multiply(values_, found_.right, product_);
     found_.left = std::move(product_);
     for (std::int64_t j = 0; j < width_; ++j) {
@@ -203,7 +210,7 @@ class Search {
 
 // The Gram matrix of what the first `rank` right vectors V leave: (I - V V^T) G (I - V V^T), which
 // is G - V Y^T - Y V^T with Y = G V - V T / 2.
-LowerGram left_out(Truncation& found, std::int64_t rank) {
+PanelMatrix left_out(Truncation& found, std::int64_t rank) {
   const std::int64_t rows = found.right.rows();
   PanelMatrix left(rows, 2 * rank), right(rows, 2 * rank);
   for (std::int64_t j = 0; j < rank; ++j) {
@@ -215,10 +222,8 @@ LowerGram left_out(Truncation& found, std::int64_t rank) {
       left.at(i, rank + j) = right.at(i, j) = other;
     }
   }
-  LowerGram rest = std::move(found.gram);
-  subtract_product(left, right, rest.lower);
-  // A chain of 2 rank products beside the element itself.
-  rest.terms += 2 * static_cast<double>(2 * rank + 1);
+  PanelMatrix rest = std::move(found.gram);
+  subtract_product(left, right, rest);
   return rest;
 }
 
@@ -227,12 +232,12 @@ LowerGram left_out(Truncation& found, std::int64_t rank) {
 Truncation truncate(const PanelMatrix& values, double squared_norm, const RankRule& rule,
                     const std::string& name, bool is_to_prove) {
   const std::int64_t least = values.columns();
-  LowerGram gram;
+  PanelMatrix gram;
   for (std::int64_t width = (rule({}) + kSpare + kWidth - 1) / kWidth * kWidth;; width *= 2) {
     if (least <= kSmall || 3 * width > least) return exact(values);
     Truncation found = Search(values, squared_norm, width, rule).run(name, is_to_prove, gram);
     if (rule(found.energies) + kSpare <= width) return found;
-    if (gram.lower.columns() == 0) gram = std::move(found.gram);
+    if (gram.columns() == 0) gram = std::move(found.gram);
   }
 }
 
@@ -241,23 +246,23 @@ double least_squared_error(Truncation found, std::int64_t rank, double squared_n
   const double kept = first_of(found.energies, rank);
   if (found.is_exact)
     return std::accumulate(found.energies.begin() + rank, found.energies.end(), 0.0);
-  const bool has_gram = found.gram.lower.columns() != 0;
+  const bool has_gram = found.gram.columns() != 0;
   const double squares = has_gram ? squared_norm - kept : squared_error;
-  double rounding = kRounding * (kept + squares);
-  // By Cauchy and Schwarz, of the sum of as many eigenvalues; twice, since T and G are both
-  // rounded.
-  if (has_gram)
-    rounding += 2 * std::sqrt(static_cast<double>(rank)) * found.gram.terms * kUnit * squared_norm;
+  const double rounding = kRounding * (kept + squares) +
+                          (has_gram ? gram_rounding(rank, found.left.rows(), squared_norm) : 0.0);
   double gain = possible_gain(found, rank, squares);
   // The factorisation costs more than all the rest: only where it can say something.
   if (gain > kProven * squares && rounding < squares) {
-    const LowerGram rest = has_gram ? left_out(found, rank) : lower_gram(error);
-    const double spread = rest.terms * kUnit * (has_gram ? squared_norm : squares);
+    double terms = lower_gram_terms(found.left.rows());
+    // Chains of 2 rank products, beside the element itself, of at most the energy.
+    if (has_gram) terms += 2 * static_cast<double>(2 * rank + 1);
+    const double spread = terms * kUnit * (has_gram ? squared_norm : squares);
+    const PanelMatrix rest = has_gram ? left_out(found, rank) : lower_gram(error);
     const double estimate = found.energies[size(rank)];
-    const double allowance = cholesky_allowance(rest.lower.rows());
+    const double allowance = cholesky_allowance(rest.rows());
     for (const double factor : {1.02, 1.1, 1.4, 2.0, 4.0}) {
       const double shift = factor * estimate;
-      if (!is_below(rest.lower, shift)) continue;
+      if (!is_below(rest, shift)) continue;
       const double proven = shift * (1 + allowance) + spread;
       gain = std::min(gain, possible_gain(found, rank, proven));
       break;

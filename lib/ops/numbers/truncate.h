@@ -25,10 +25,9 @@ struct Truncation {
   /// left; with a `gram`, of what gram . right_i has outside of those of right. Zero when the
   /// column is a singular vector.
   std::vector<double> residuals;
-  /// Of the values, where the search went on in it; right then is orthonormal, and column i of
-  /// `image` is gram . right_i / energies[i].
-  LowerGram gram;
-  PanelMatrix image;
+  /// lower_gram of the values, where the search went on in it; right then is orthonormal, and
+  /// column i of `image` is gram . right_i / energies[i].
+  PanelMatrix gram, image;
 };
 
 /// How many components are wanted, from the squares of the singular values found so far; more than
