@@ -124,9 +124,17 @@ std::vector<PanelKernels> available_panel_kernels() {
   return levels;
 }
 
-const PanelKernels& panel_kernels() {
-  static const PanelKernels best = available_panel_kernels().back();
-  return best;
+namespace {
+
+PanelKernels& chosen() {
+  static PanelKernels level = available_panel_kernels().back();
+  return level;
 }
+
+}  // namespace
+
+const PanelKernels& panel_kernels() { return chosen(); }
+
+void choose_panel_kernels(const PanelKernels& level) { chosen() = level; }
 
 }  // namespace lora::numbers

@@ -39,6 +39,8 @@ struct PanelKernels {
 
 /// The levels this processor can run, plain code first.
 std::vector<PanelKernels> available_panel_kernels();
+/// The best of them, or what a test has chosen.
 const PanelKernels& panel_kernels();
+void choose_panel_kernels(const PanelKernels& level);
 
 }  // namespace lora::numbers

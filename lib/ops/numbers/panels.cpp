@@ -18,6 +18,27 @@ std::int64_t padded(std::int64_t value) { return (value + kWidth - 1) / kWidth *
 
 std::size_t size(std::int64_t value) { return static_cast<std::size_t>(value); }
 
+// The 32 x 32 block at `from` transposed to `to`, four by four.
+void transpose_block(const float* from, float* to) {
+  typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
+  const auto at = [](auto* place) { return reinterpret_cast<Four*>(const_cast<float*>(place)); };
+  for (std::int64_t i = 0; i < kWidth; i += 4)
+    for (std::int64_t j = 0; j < kWidth; j += 4) {
+      const float* in = from + i * kWidth + j;
+      const Four a = *at(in), b = *at(in + kWidth), c = *at(in + 2 * kWidth);
+      const Four d = *at(in + 3 * kWidth);
+      const Four ab = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+      const Four cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+      const Four ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+      const Four cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+      float* out = to + j * kWidth + i;
+      *at(out) = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+      *at(out + kWidth) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+      *at(out + 2 * kWidth) = __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5);
+      *at(out + 3 * kWidth) = __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7);
+    }
+}
+
 }  // namespace
 
 PanelMatrix::PanelMatrix(std::int64_t rows, std::int64_t columns)
@@ -29,9 +50,7 @@ PanelMatrix PanelMatrix::transposed() const {
   PanelMatrix out(columns_, rows_);
   for (std::int64_t p = 0; p < panels_; ++p)
     for (std::int64_t q = 0; q < out.panels_; ++q)
-      for (std::int64_t i = 0; i < kWidth; ++i)
-        for (std::int64_t j = 0; j < kWidth; ++j)
-          out.panel(q)[(p * kWidth + j) * kWidth + i] = panel(p)[(q * kWidth + i) * kWidth + j];
+      transpose_block(panel(p) + q * kWidth * kWidth, out.panel(q) + p * kWidth * kWidth);
   return out;
 }
 
@@ -155,29 +174,29 @@ namespace {
 
 // The 32 x 32 block on the diagonal: its factor in place, and the transposed inverse of that.
 bool factor_block(float* block, std::vector<float>& inverse) {
-  std::vector<double> lower(size(kWidth * kWidth)), inverted(size(kWidth * kWidth));
-  const auto at = [](std::int64_t i, std::int64_t j) { return size(i * kWidth + j); };
-  for (std::int64_t j = 0; j < kWidth; ++j)
-    for (std::int64_t i = j; i < kWidth; ++i) {
-      double value = block[at(i, j)];
-      for (std::int64_t t = 0; t < j; ++t) value -= lower[at(i, t)] * lower[at(j, t)];
-      if (i == j) {
-        if (!(value > 0)) return false;
-        lower[at(j, j)] = std::sqrt(value);
-      } else {
-        lower[at(i, j)] = value / lower[at(j, j)];
-      }
+  // Along rows, which lie together.
+  double lower[kWidth][kWidth], inverted[kWidth][kWidth] = {}, column[kWidth];
+  for (std::int64_t i = 0; i < kWidth; ++i)
+    for (std::int64_t j = 0; j < kWidth; ++j) lower[i][j] = block[i * kWidth + j];
+  for (std::int64_t j = 0; j < kWidth; ++j) {
+    if (!(lower[j][j] > 0)) return false;
+    lower[j][j] = std::sqrt(lower[j][j]);
+    for (std::int64_t i = j + 1; i < kWidth; ++i) {
+      lower[j][i] = 0;
+      column[i] = lower[i][j] /= lower[j][j];
+      for (std::int64_t t = j + 1; t <= i; ++t) lower[i][t] -= column[i] * column[t];
     }
-  for (std::int64_t j = 0; j < kWidth; ++j)
-    for (std::int64_t i = j; i < kWidth; ++i) {
-      double value = i == j ? 1 : 0;
-      for (std::int64_t t = j; t < i; ++t) value -= lower[at(i, t)] * inverted[at(t, j)];
-      inverted[at(i, j)] = value / lower[at(i, i)];
-    }
+  }
+  for (std::int64_t i = 0; i < kWidth; ++i) {
+    inverted[i][i] = 1;
+    for (std::int64_t t = 0; t < i; ++t)
+      for (std::int64_t j = 0; j <= t; ++j) inverted[i][j] -= lower[i][t] * inverted[t][j];
+    for (std::int64_t j = 0; j <= i; ++j) inverted[i][j] /= lower[i][i];
+  }
   for (std::int64_t i = 0; i < kWidth; ++i)
     for (std::int64_t j = 0; j < kWidth; ++j) {
-      block[at(i, j)] = static_cast<float>(lower[at(i, j)]);
-      inverse[at(j, i)] = static_cast<float>(inverted[at(i, j)]);
+      block[i * kWidth + j] = static_cast<float>(lower[i][j]);
+      inverse[size(j * kWidth + i)] = static_cast<float>(inverted[i][j]);
     }
   return true;
 }
@@ -198,17 +217,17 @@ bool is_below(const PanelMatrix& matrix, double shift) {
       to[first + i * kWidth + i] += static_cast<float>(shift);
   }
   std::vector<float> inverse(size(kWidth * kWidth)), flat(size(kWidth * kWidth));
+  float below[kTile * kWidth];
   for (std::int64_t p = 0; p < n; ++p) {
     float* panel = lower.panel(p);
     if (!factor_block(panel + p * kWidth * kWidth, inverse)) return false;
-    const std::int64_t below = (p + 1) * kWidth;
-    for (std::int64_t i = below; i < rows; i += kTile)
-      kernels.rows({panel + i * kWidth, 0, inverse.data(), 0, size(kWidth), 1, panel + i * kWidth,
-                    Store::set});
+    for (std::int64_t i = (p + 1) * kWidth; i < rows; i += kTile) {
+      // Not in place: a level of small registers stores columns before it has read all.
+      std::copy_n(panel + i * kWidth, kTile * kWidth, below);
+      kernels.rows({below, 0, inverse.data(), 0, size(kWidth), 1, panel + i * kWidth, Store::set});
+    }
     for (std::int64_t q = p + 1; q < n; ++q) {
-      for (std::int64_t i = 0; i < kWidth; ++i)
-        for (std::int64_t t = 0; t < kWidth; ++t)
-          flat[size(t * kWidth + i)] = panel[(q * kWidth + i) * kWidth + t];
+      transpose_block(panel + q * kWidth * kWidth, flat.data());
       for (std::int64_t i = q * kWidth; i < rows; i += kTile)
         kernels.rows({panel + i * kWidth, 0, flat.data(), 0, size(kWidth), 1,
                       lower.panel(q) + i * kWidth, Store::subtract});
