@@ -5,17 +5,13 @@
 #include <algorithm>
 
 #include "lora/base/error.h"
+#include "lora/base/fetch_ahead.h"
 
 namespace lora {
 namespace {
 
-constexpr std::size_t kLine = 64, kRun = 2048;
-
-// Memory that is new to the caches comes more slowly than the hash could take it, and the
-// processor's own guesses end at each page.
-void fetch_ahead(std::span<const std::byte> bytes) {
-  for (std::size_t i = 0; i < bytes.size(); i += kLine) __builtin_prefetch(bytes.data() + i);
-}
+// Bytes hashed while the next ones come.
+constexpr std::size_t kRun = 2048;
 
 }  // namespace
 

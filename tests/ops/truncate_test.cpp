@@ -210,6 +210,10 @@ TEST_CASE("every level of instructions multiplies alike") {
     std::vector<double> sums(32 * 32, 0.5);
     kernels.gram(left.panel(0), right.panel(0), 256, sums.data());
     const Matrix gram = p.transpose() * q;
+    std::vector<double> squares(32, 0.5);
+    kernels.squares(left.panel(0), 256, squares.data());
+    for (Eigen::Index j = 0; j < 32; ++j)
+      CHECK(std::fabs(squares[static_cast<std::size_t>(j)] - 0.5 - p.col(j).squaredNorm()) < 1e-10);
     for (Eigen::Index i = 0; i < 32; ++i)
       for (Eigen::Index j = 0; j < 32; ++j)
         CHECK(std::fabs(sums[static_cast<std::size_t>(i * 32 + j)] - 0.5 - gram(i, j)) < 1e-10);

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "lora/base/fetch_ahead.h"
 #include "ops/numbers/kernels.h"
 
 namespace lora::extraction {
@@ -48,6 +49,8 @@ class RowReader {
         b_[j] = static_cast<float>(wide_b_[j] - wide_a_[j]);
       return b_;
     }
+    fetch(base_, row + kAhead);
+    fetch(tuned_, row + kAhead);
     widen_row(base_, row, a_);
     widen_row(tuned_, row, b_);
     for (std::size_t j = 0; j < a_.size(); ++j) b_[j] -= a_[j];
@@ -55,6 +58,13 @@ class RowReader {
   }
 
  private:
+  static constexpr std::int64_t kAhead = 2;
+
+  void fetch(const Tensor& tensor, std::int64_t row) const {
+    if (row < tensor.shape[0])
+      fetch_ahead({row_of(tensor, row), a_.size() * bits_of(tensor.dtype) / 8});
+  }
+
   const Tensor& base_;
   const Tensor& tuned_;
   bool is_wide_;

@@ -94,10 +94,39 @@ LORA_INLINE void gram_body(const float* p, const float* q, std::size_t count, do
     }
 }
 
+template <int Bytes>
+LORA_INLINE void squares_body(const float* p, std::size_t count, double* sums) {
+  using R = Register<Bytes>;
+  using Doubles = typename R::Doubles;
+  using LooseDoubles = typename R::LooseDoubles;
+  using LooseFloats = typename R::LooseFloats;
+  constexpr int kParts = 4;
+  for (std::size_t column = 0; column < kPanelColumns; column += kParts * R::kLanes) {
+    Doubles total[kParts] = {};
+    for (std::size_t t = 0; t < count; ++t)
+#pragma GCC unroll 8
+      for (int part = 0; part < kParts; ++part) {
+        const typename R::Floats narrow = *reinterpret_cast<const LooseFloats*>(
+            p + kPanelColumns * t + column + static_cast<std::size_t>(part * R::kLanes));
+        const Doubles value = __builtin_convertvector(narrow, Doubles);
+        total[part] += value * value;
+      }
+#pragma GCC unroll 8
+    for (int part = 0; part < kParts; ++part) {
+      double* out = sums + column + static_cast<std::size_t>(part * R::kLanes);
+      const Doubles value = *reinterpret_cast<const LooseDoubles*>(out) + total[part];
+      *reinterpret_cast<LooseDoubles*>(out) = value;
+    }
+  }
+}
+
 void rows_plain(const Tile& tile) { tile_body<16, 4, 2, kPanelColumns, 1>(tile); }
 void columns_plain(const Tile& tile) { tile_body<16, 4, 2, 1, kPanelColumns>(tile); }
 void gram_plain(const float* p, const float* q, std::size_t count, double* sums) {
   gram_body<16, 2>(p, q, count, sums);
+}
+void squares_plain(const float* p, std::size_t count, double* sums) {
+  squares_body<16>(p, count, sums);
 }
 
 #ifdef LORA_HAS_LEVELS
@@ -106,20 +135,27 @@ LORA_AVX2 void columns_avx2(const Tile& tile) { tile_body<32, 4, 2, 1, kPanelCol
 LORA_AVX2 void gram_avx2(const float* p, const float* q, std::size_t count, double* sums) {
   gram_body<32, 2>(p, q, count, sums);
 }
+LORA_AVX2 void squares_avx2(const float* p, std::size_t count, double* sums) {
+  squares_body<32>(p, count, sums);
+}
 LORA_AVX512 void rows_avx512(const Tile& tile) { tile_body<64, 8, 2, kPanelColumns, 1>(tile); }
 LORA_AVX512 void columns_avx512(const Tile& tile) { tile_body<64, 8, 2, 1, kPanelColumns>(tile); }
 LORA_AVX512 void gram_avx512(const float* p, const float* q, std::size_t count, double* sums) {
   gram_body<64, 4>(p, q, count, sums);
+}
+LORA_AVX512 void squares_avx512(const float* p, std::size_t count, double* sums) {
+  squares_body<64>(p, count, sums);
 }
 #endif
 
 }  // namespace
 
 std::vector<PanelKernels> available_panel_kernels() {
-  std::vector<PanelKernels> levels{{"plain", rows_plain, columns_plain, gram_plain}};
+  std::vector<PanelKernels> levels{{"plain", rows_plain, columns_plain, gram_plain, squares_plain}};
 #ifdef LORA_HAS_LEVELS
-  if (has_avx2()) levels.push_back({"avx2", rows_avx2, columns_avx2, gram_avx2});
-  if (has_avx512()) levels.push_back({"avx512", rows_avx512, columns_avx512, gram_avx512});
+  if (has_avx2()) levels.push_back({"avx2", rows_avx2, columns_avx2, gram_avx2, squares_avx2});
+  if (has_avx512())
+    levels.push_back({"avx512", rows_avx512, columns_avx512, gram_avx512, squares_avx512});
 #endif
   return levels;
 }

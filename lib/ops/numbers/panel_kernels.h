@@ -1,4 +1,4 @@
-// The one product that all algebra on panels is made of, compiled for each level of instructions.
+// The product that all algebra on panels is made of, compiled for each level of instructions.
 //
 // f32, one chain of multiply-adds an element and call. Levels may differ in their last bits.
 #pragma once
@@ -35,6 +35,8 @@ struct PanelKernels {
   void (*columns)(const Tile& tile);
   /// Adds p^T q in f64 to sums [32, 32], p and q [count, 32].
   void (*gram)(const float* p, const float* q, std::size_t count, double* sums);
+  /// Adds the squares of `count` rows of a panel to sums [32], in f64.
+  void (*squares)(const float* p, std::size_t count, double* sums);
 };
 
 /// The levels this processor can run, plain code first.

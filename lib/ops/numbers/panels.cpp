@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
+#include <numeric>
 
 #include "ops/numbers/split_gram.h"
 
@@ -55,17 +57,9 @@ PanelMatrix PanelMatrix::transposed() const {
 }
 
 double PanelMatrix::squared_norm() const {
-  constexpr std::size_t kRun = 4096;
-  double total = 0;
-  for (std::size_t start = 0; start < values_.size(); start += kRun) {
-    const std::size_t end = std::min(values_.size(), start + kRun);
-    double lanes[8] = {};
-    for (std::size_t i = start; i < end; i += 8)
-      for (std::size_t lane = 0; lane < 8; ++lane)
-        lanes[lane] += static_cast<double>(values_[i + lane]) * values_[i + lane];
-    for (const double lane : lanes) total += lane;
-  }
-  return total;
+  double sums[kWidth] = {};
+  for (std::int64_t p = 0; p < panels_; ++p) panel_kernels().squares(panel(p), size(padded_), sums);
+  return std::accumulate(std::begin(sums), std::end(sums), 0.0);
 }
 
 void multiply(const PanelMatrix& left, const PanelMatrix& right, PanelMatrix& out) {

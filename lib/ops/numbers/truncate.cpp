@@ -136,8 +136,9 @@ class Search {
       if (step == 0 && is_rough && is_gram_cheap) {
         is_in_gram_ = true;
         before_ = kept;
-        projected_ = found_.right;
         if (gram.columns() == 0) gram = lower_gram(values_);
+        // One step without a look at what it gains: never the last.
+        multiply_symmetric(gram, found_.right, projected_);
         continue;
       }
       if (!is_in_gram_) take_product();
