@@ -92,7 +92,7 @@ void complete(Checkpoint& checkpoint, const WeightFiles& weights,
   apply_ties(checkpoint);
   if (!checkpoint.directory.empty() && is_there(checkpoint.directory / kBaseLockName))
     restore_aliases(checkpoint, read_base_lock(checkpoint.directory / kBaseLockName).aliases);
-  if (checkpoint.directory.empty()) infer_config(checkpoint, file_order);
+  if (!checkpoint.config) infer_config(checkpoint, file_order);
   override_activations(checkpoint, options);
   if (checkpoint.is_inferred) finish_inferred(checkpoint);
   if (checkpoint.config && checkpoint.config->mlp) check_mlp_tensors(checkpoint);
@@ -134,8 +134,11 @@ Checkpoint open_file(const stdfs::path& file, const OpenCheckpointOptions& optio
   return checkpoint;
 }
 
+// Without a configuration a folder is a checkpoint when its lock says so: merge and unmerge write
+// such ones for bare state dicts.
 Checkpoint open_directory(const stdfs::path& directory, const OpenCheckpointOptions& options) {
-  if (!is_there(directory / "config.json")) {
+  const bool has_config = is_there(directory / "config.json");
+  if (!has_config && !is_there(directory / kBaseLockName)) {
     Error error(ErrorKind::not_found,
                 "cannot open base " + directory.string() + ": no config.json in it");
     error.in_file(directory.string());
@@ -148,7 +151,7 @@ Checkpoint open_directory(const stdfs::path& directory, const OpenCheckpointOpti
   Checkpoint checkpoint;
   checkpoint.path = directory;
   checkpoint.directory = directory;
-  read_config(checkpoint);
+  if (has_config) read_config(checkpoint);
   complete(checkpoint, find_weight_files(directory), options);
   return checkpoint;
 }

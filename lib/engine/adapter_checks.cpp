@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <set>
 #include <utility>
 
 #include "engine/base_change.h"
+#include "lora/base/equal_bytes.h"
 #include "lora/base/error.h"
 
 namespace lora::engine {
@@ -128,7 +130,8 @@ void check_tokens(const TokenRows& tokens, const Sites& sites,
 }
 
 void check_replacement(const std::string& name, const Tensor& tensor, const Sites& sites,
-                       std::set<std::string>& replaced, std::vector<std::string>& offenders) {
+                       std::map<std::string, const Tensor*>& replaced,
+                       std::vector<std::string>& offenders) {
   const Parameter* parameter = find_parameter(sites, name);
   if (parameter == nullptr)
     offenders.push_back("parameter " + name + " does not exist in the base");
@@ -138,8 +141,9 @@ void check_replacement(const std::string& name, const Tensor& tensor, const Site
   else if (!is_float(tensor.dtype))
     offenders.push_back("parameter " + name + " has dtype " + std::string(to_string(tensor.dtype)) +
                         ", expected a float");
-  if (!replaced.insert(name).second)
-    offenders.push_back("parameter " + name + " is replaced by two adapters");
+  const auto [first, is_new] = replaced.emplace(name, &tensor);
+  if (!is_new && !has_equal_bytes(*first->second, tensor))
+    offenders.push_back("parameter " + name + " gets two values");
 }
 
 }  // namespace
@@ -160,7 +164,7 @@ void check_adapters(const ModelOptions& options, const Sites& sites, Gradients g
   if (options.trainable && options.adapters.size() > 1)
     throw Error(ErrorKind::usage, "loading " + std::to_string(options.adapters.size()) +
                                       " adapters as trainable, expected one");
-  std::set<std::string> replaced;
+  std::map<std::string, const Tensor*> replaced;
   std::set<std::pair<std::string, std::int64_t>> claimed;
   for (const Adapter* adapter : options.adapters) {
     refuse_unsupported(*adapter, options.adapters.size());

@@ -93,6 +93,13 @@ class Pair {
       }
   }
 
+  // Both adapt the weight and brought the same copy of it along.
+  static bool is_shared_copy(const std::string& base_name, const Adapter& a, const Adapter& b) {
+    const auto other = b.replacements.find(base_name);
+    return is_base_copy(a, base_name) && other != b.replacements.end() &&
+           has_equal_bytes(a.replacements.at(base_name), other->second);
+  }
+
   // Modules that `replacing` brings whole and `adapting` changes.
   void find_replaced(const Adapter& replacing, const Adapter& adapting) {
     std::set<std::string> modules;
@@ -102,7 +109,9 @@ class Pair {
       const bool has_rows =
           std::any_of(adapting.tokens.begin(), adapting.tokens.end(),
                       [&](const TokenRows& rows) { return rows.module_path == path; });
-      if (adapting.find(path) != nullptr || has_rows) modules.insert(path);
+      if ((adapting.find(path) != nullptr && !is_shared_copy(base_name, replacing, adapting)) ||
+          has_rows)
+        modules.insert(path);
     }
     if (!modules.empty())
       add("touch the same module: " + name(replacing) + " replaces and " + name(adapting) +
@@ -115,6 +124,22 @@ class Pair {
 };
 
 }  // namespace
+
+bool is_base_copy(const Adapter& adapter, const std::string& base_name) {
+  return adapter.replacements.contains(base_name) &&
+         std::any_of(adapter.modules.begin(), adapter.modules.end(),
+                     [&](const LoraModule& module) { return module.base_name == base_name; });
+}
+
+void drop_base_copies(Adapter& adapter, const Checkpoint& base) {
+  std::erase_if(adapter.replacements, [&](const auto& entry) {
+    const auto& [name, copy] = entry;
+    const Tensor* own = base.find(name);
+    return own != nullptr && own->shape == copy.shape && is_float(own->dtype) &&
+           is_float(copy.dtype) && is_base_copy(adapter, name) &&
+           has_equal_values(copy, *own, 0, static_cast<std::size_t>(copy.numel()));
+  });
+}
 
 std::vector<std::string> conflicts_between(const Adapter& a, const Adapter& b) {
   return Pair(a, b).compare();

@@ -104,11 +104,21 @@ class Merging {
       Adapter& adapter = adapters_.emplace_back(one.adapter);
       require_fit(adapter, base_);
       adapter = replay::settled(adapter, base_);
+      drop_base_copies(adapter, base_);
       apply_weight(adapter, one.weight);
+      leave_settled(adapter);
       merging::require_finite(adapter);
     }
     for (const Adapter& adapter : adapters_) active_.push_back(&adapter);
     require_no_conflict(active_);
+  }
+
+  void leave_settled(Adapter& adapter) const {
+    std::erase_if(adapter.modules, [&](const LoraModule& module) {
+      return options_.settled.contains(module.base_name);
+    });
+    std::erase_if(adapter.replacements,
+                  [&](const auto& entry) { return options_.settled.contains(entry.first); });
   }
 
   // The layers that its keys name are no tensors of the base.
@@ -174,6 +184,8 @@ class Merging {
 
   void plan() {
     layout_ = merging::make_layout(active_, start(), options_.dtype, options_.as_safetensors);
+    for (const std::string& name : layout_.untied) record_.untied[name] = start().aliases.at(name);
+    tie_again();
     if (grown_) {
       layout_.vocabulary = grown_->config->token_model()->vocab_size;
       layout_.notes.push_back("the vocabulary grows to " + std::to_string(*layout_.vocabulary) +
@@ -205,6 +217,15 @@ class Merging {
       for (const std::string& name : file.tensors)
         if (!file.shared.contains(name)) report_.weight_bytes += layout_.bytes_of(name);
     files_ = merging::make_config(base_, active_, layout_, options_.dtype, report_.notes);
+  }
+
+  void tie_again() {
+    layout_.is_tied_again = !options_.tied.empty();
+    for (const auto& [name, canonical] : options_.tied)
+      for (merging::OutputFile& file : layout_.files) {
+        std::erase(file.tensors, name);
+        file.shared.erase(name);
+      }
   }
 
   // All that has no merge, before anything is written.

@@ -3,11 +3,14 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <set>
 #include <system_error>
 
 #include "lora/adapter/manifest.h"
+#include "lora/base/equal_bytes.h"
 #include "lora/base/error.h"
 #include "lora/base/parallel.h"
+#include "lora/ops/adapter_set.h"
 #include "ops/adapter_digest.h"
 #include "ops/merge/record.h"
 #include "ops/output_place.h"
@@ -25,6 +28,7 @@ struct Recorded {
   std::map<std::string, Digest> tensors;
   std::string source;
   bool is_safe_merge = false;
+  std::map<std::string, std::string> untied;  // by the merge
 };
 
 double step_of(float value, DType dtype) {
@@ -51,7 +55,7 @@ void bound(const Tensor& merged, const Tensor& restored, bool is_safe_merge, Res
 class Unmerging {
  public:
   Unmerging(const UnmergeOptions& options, const Sinks& sinks)
-      : options_(options), sinks_(sinks), merged_(*options.merged) {
+      : options_(options), sinks_(sinks), merged_(*options.merged), start_(merged_) {
     report_.output = options.output;
   }
 
@@ -62,8 +66,12 @@ class Unmerging {
     refuse_replaced();
     if (!options_.dry_run) require_absent(options_.output, options_.force, true);
     read_records();
+    take_copies();
+    tie_again();
     MergeOptions merging;
-    merging.base = &merged_;
+    merging.base = &start_;
+    merging.settled = settled_;
+    merging.tied = tied_;
     for (const WeightedAdapter& one : options_.adapters)
       merging.adapters.push_back({one.adapter, -one.weight});
     merging.output = options_.output;
@@ -92,7 +100,8 @@ class Unmerging {
   void refuse_replaced() const {
     std::vector<std::string> gone;
     for (const WeightedAdapter& one : options_.adapters) {
-      for (const auto& [name, tensor] : one.adapter.replacements) gone.push_back(name);
+      for (const auto& [name, tensor] : one.adapter.replacements)
+        if (!is_base_copy(one.adapter, name)) gone.push_back(name);
       for (const TokenRows& rows : one.adapter.tokens)
         gone.push_back("rows of " + rows.module_path + ".weight");
       for (const LoraModule& module : one.adapter.modules)
@@ -108,8 +117,15 @@ class Unmerging {
 
   void read_records() {
     std::error_code ignored;
-    const stdfs::path record = merged_.directory / merging::kRecordName;
-    if (!merged_.directory.empty() && stdfs::is_regular_file(record, ignored)) read_merge(record);
+    const stdfs::path path = merged_.directory / merging::kRecordName;
+    if (!merged_.directory.empty() && stdfs::is_regular_file(path, ignored)) {
+      const auto record = merging::read_record(merged_.directory);
+      if (!record)
+        throw Error(ErrorKind::malformed,
+                    "cannot read " + path.string() + ": it is no merge record")
+            .in_file(path.string());
+      take_record(*record);
+    }
     for (const WeightedAdapter& one : options_.adapters) {
       const auto manifest = read_manifest(one.adapter.directory());
       if (!manifest) continue;
@@ -133,34 +149,68 @@ class Unmerging {
       recorded_.tensors[name] = tensor.digest;
   }
 
-  void read_merge(const stdfs::path& path) {
-    const Json document = read_json_file(path);
-    const auto text = [](const Json& from, const char* member) {
-      const Json* value = from.find(member);
-      const std::string* found = value == nullptr ? nullptr : value->as_string();
-      return found == nullptr ? std::string() : *found;
-    };
-    recorded_.root = Digest::from_hex(text(document, "base_root"));
+  void take_record(const merging::Record& record) {
+    recorded_.root = record.base_root;
     recorded_.source = merging::kRecordName;
-    recorded_.is_safe_merge = text(document, "compat") == "safe_merge";
-    const Json* list = document.find("adapters");
-    const JsonArray* adapters = list == nullptr ? nullptr : list->as_array();
-    if (!recorded_.root || adapters == nullptr)
-      throw Error(ErrorKind::malformed, "cannot read " + path.string() + ": it is no merge record")
-          .in_file(path.string());
-    bool is_same = adapters->size() == options_.adapters.size();
-    for (std::size_t i = 0; is_same && i < adapters->size(); ++i) {
-      const Json* weight = adapters->at(i).find("weight");
-      is_same = text(adapters->at(i), "sha256") ==
-                    adapter_digest(options_.adapters[i].adapter, options_.threads).hex() &&
-                weight != nullptr && weight->as_double() == options_.adapters[i].weight;
-    }
+    recorded_.is_safe_merge = record.compat == "safe_merge";
+    recorded_.untied = record.untied;
+    bool is_same = record.adapters.size() == options_.adapters.size();
+    for (std::size_t i = 0; is_same && i < record.adapters.size(); ++i)
+      is_same =
+          record.adapters[i] == adapter_digest(options_.adapters[i].adapter, options_.threads) &&
+          record.weights[i] == options_.adapters[i].weight;
     if (!is_same)
       throw Error(ErrorKind::incompatible, "cannot unmerge " + merged_.path.string() + ": its " +
                                                merging::kRecordName +
                                                " records other adapters, weights or another order")
-          .in_file(path.string())
+          .in_file((merged_.directory / merging::kRecordName).string())
           .with_hint("lora inspect shows what the merge was made of");
+  }
+
+  // Adapters that change the weight, or bring it whole.
+  bool is_touched(const std::string& name) const {
+    return std::any_of(
+        options_.adapters.begin(), options_.adapters.end(), [&](const WeightedAdapter& one) {
+          return one.adapter.replacements.contains(name) ||
+                 std::any_of(one.adapter.modules.begin(), one.adapter.modules.end(),
+                             [&](const LoraModule& module) { return module.base_name == name; });
+        });
+  }
+
+  // Where an adapter brought along what it changes, that is the base's weight.
+  void take_copies() {
+    for (const WeightedAdapter& one : options_.adapters)
+      for (const auto& [name, copy] : one.adapter.replacements) {
+        const std::string stored = replay::stored_name(start_, name);
+        if (stored.empty() || settled_.contains(name) || !is_base_copy(one.adapter, name)) continue;
+        Tensor& place = start_.tensors.at(stored);
+        if (place.shape != copy.shape) continue;  // merge says so
+        place = copy.cast(options_.dtype.value_or(place.dtype));
+        settled_.insert(name);
+        copied_.insert(stored);
+      }
+  }
+
+  // A matrix that the merge untied. Where it changed one of the two, the other is the base's.
+  void tie_again() {
+    for (const auto& [name, canonical] : recorded_.untied) {
+      const auto own = start_.tensors.find(name), other = start_.tensors.find(canonical);
+      if (own == start_.tensors.end() || other == start_.tensors.end()) continue;
+      const bool is_own_touched = is_touched(name), is_other_touched = is_touched(canonical);
+      if (is_own_touched && is_other_touched) {
+        const bool has_copies = settled_.contains(name) && settled_.contains(canonical);
+        if (!has_copies || !has_equal_bytes(own->second, other->second)) continue;
+      } else if (is_other_touched) {
+        other->second = own->second;
+      }
+      start_.tensors.erase(own);
+      start_.aliases[name] = canonical;
+      tied_[name] = canonical;
+      settled_.insert({name, canonical});
+      copied_.erase(name);
+      report_.notes.push_back(name + " and " + canonical +
+                              " are one matrix again, as in the base: the merge untied them");
+    }
   }
 
   RestoredTensor& add(const std::string& name) {
@@ -182,6 +232,12 @@ class Unmerging {
       tensors[i].elements = tensor.numel();
       bound(*merged_.find(name), tensor, recorded_.is_safe_merge, tensors[i]);
     });
+    for (const std::string& name : copied_) {
+      RestoredTensor& tensor = tensors.emplace_back();
+      tensor.base_name = name;
+      tensor.elements = written.tensors.at(name).numel();
+      tensor.is_copy = true;
+    }
     const bool has_root = recorded_.root && lock.root == *recorded_.root;
     bool is_each_equal = !tensors.empty();
     for (RestoredTensor& tensor : tensors) {
@@ -202,9 +258,11 @@ class Unmerging {
   }
 
   void refuse_inexact() const {
-    std::int64_t differing = 0;
-    for (const RestoredTensor& tensor : report_.tensors)
+    std::int64_t differing = 0, copies = 0;
+    for (const RestoredTensor& tensor : report_.tensors) {
       differing += tensor.is_equal == false ? 1 : 0;
+      copies += tensor.is_copy ? 1 : 0;
+    }
     char ulps[32];
     std::snprintf(ulps, sizeof(ulps), "%.4g", report_.worst_ulps);
     std::string why = "nothing records the base it should be";
@@ -216,7 +274,10 @@ class Unmerging {
     throw Error(ErrorKind::incompatible,
                 "cannot unmerge " + merged_.path.string() + " exactly: " + why +
                     "; every weight is within " + ulps + " ulp of the base's, and " +
-                    std::to_string(report_.uncertain) + " may differ from it")
+                    std::to_string(report_.uncertain) + " may differ from it" +
+                    (copies == 0 ? ""
+                                 : "; " + std::to_string(copies) +
+                                       " tensors are copies of the base's that the adapters hold"))
         .in_file(merged_.path.string())
         .with_hint("--allow-inexact writes it; an exact base needs the base itself");
   }
@@ -224,6 +285,9 @@ class Unmerging {
   const UnmergeOptions& options_;
   const Sinks& sinks_;
   const Checkpoint& merged_;
+  Checkpoint start_;  // the same with what needs no subtraction
+  std::map<std::string, std::string> tied_;
+  std::set<std::string> settled_, copied_;
   Recorded recorded_;
   UnmergeReport report_;
 };

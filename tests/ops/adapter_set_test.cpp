@@ -73,6 +73,39 @@ TEST_CASE("a module that one replaces and the other adapts is a conflict") {
   require_conflict(a, b, "a replaces and b adapts head");
 }
 
+TEST_CASE("copies of the base that adapters bring along contradict each other when they differ") {
+  AdapterConfig config = sample_config();
+  config.target_modules = std::vector<std::string>{"fc1", "fc2", "lm_head"};
+  const auto with_copy = [&](const std::string& path, const char* seed) {
+    return adapter(path, 1, config,
+                   {{"base_model.model.lm_head.base_layer.weight", normal_tensor(seed, {3, 2})},
+                    {"base_model.model.lm_head.lora_A.weight", normal_tensor("a", {4, 2})},
+                    {"base_model.model.lm_head.lora_B.weight", normal_tensor("b", {3, 4})}});
+  };
+  const Adapter a = with_copy("a", "x"), same = with_copy("b", "x"), other = with_copy("b", "y");
+  REQUIRE(is_base_copy(a, "lm_head.weight"));
+  REQUIRE(!is_base_copy(a, "fc1.weight"));
+  REQUIRE(adapter_conflicts({&a, &same}).empty());
+  REQUIRE(adapter_conflicts({&a, &other}).size() >= 1);
+
+  Checkpoint base;
+  base.tensors["lm_head.weight"] = normal_tensor("x", {3, 2});
+  Adapter copy = a;
+  drop_base_copies(copy, base);
+  REQUIRE(copy.replacements.empty());
+  base.tensors["lm_head.weight"] = normal_tensor("y", {3, 2});
+  copy = a;
+  drop_base_copies(copy, base);
+  REQUIRE(copy.replacements.size() == 1);
+  // The same numbers in another dtype.
+  Adapter wide = a;
+  wide.replacements["lm_head.weight"] =
+      normal_tensor("x", {3, 2}).cast(DType::bf16).cast(DType::f32);
+  base.tensors["lm_head.weight"] = normal_tensor("x", {3, 2}).cast(DType::bf16);
+  drop_base_copies(wide, base);
+  REQUIRE(wide.replacements.empty());
+}
+
 TEST_CASE("overlapping token rows contradict each other, separate ones do not") {
   Adapter a = adapter("a"), b = adapter("b", 2);
   a.tokens = {{"emb", {1, 2, 5}, normal_tensor("r", {3, 4})}};

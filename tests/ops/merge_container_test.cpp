@@ -85,6 +85,26 @@ TEST_CASE("shards and index of a torch base stay; an untied head stands beside i
   REQUIRE(complaints(verify_merge(kind("tied_head_only"), base, directory / "out")).empty());
 }
 
+TEST_CASE("the merge into a bare state dict is a checkpoint by its lock") {
+  MergeSample sample;
+  const fs::path base = sample.directory / "bare.safetensors", out = sample.directory / "out";
+  MergeSample::write(base, sample.base);
+  write_sample(sample.directory / "adapter", sample.config, sample.adapter);
+  const MergeReport report = merge_kind(sample.directory / "adapter", base, out);
+  REQUIRE(!fs::exists(out / "config.json"));
+  const Checkpoint merged = open_checkpoint(out.string());
+  REQUIRE(!merged.config);
+  REQUIRE(merged.tensors.size() == sample.base.size());
+  REQUIRE(compute_base_lock(merged, 1).root == report.root.value());
+  REQUIRE(complaints(verify_merge(sample.directory / "adapter", base, out)).empty());
+  // A second merge finds the record of the first.
+  const Error error = failure_of([&] { merge_kind(sample.directory / "adapter", base, out); });
+  REQUIRE(error.message().find("up to date") != std::string::npos);
+  fs::remove(out / kBaseLockName);
+  require_error(ErrorKind::not_found, "no config.json",
+                [&] { (void)open_checkpoint(out.string()); });
+}
+
 TEST_CASE("tokens that an adapter adds become rows of the merged tables") {
   const TempDir directory;
   const fs::path base = kind_base("llama_tied");

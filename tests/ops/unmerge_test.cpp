@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "lora/base/equal_bytes.h"
 #include "ops/written_merge.h"
 #include "support/faulty_file_system.h"
 
@@ -194,4 +195,70 @@ TEST_CASE("a disk that fills up at any byte of an unmerge leaves nothing") {
     require_error(ErrorKind::output, "", [&] { round.undo(options); });
     REQUIRE(entry_count(round.directory.path()) == before);
   }
+}
+
+namespace {
+
+// A kind that PEFT wrote on the tied base, merged into it and taken out again.
+struct TiedRound {
+  TempDir directory;
+  fs::path base = golden("kinds") / "bases/llama_tied", merged = directory / "merged",
+           restored = directory / "restored";
+  fs::path adapter;
+
+  explicit TiedRound(const std::string& name) : adapter(golden("kinds") / "adapters" / name) {
+    merge_kind(adapter, base, merged);
+  }
+
+  UnmergeReport undo(bool allow_inexact = false) const {
+    const Checkpoint sum = open_checkpoint(merged.string());
+    UnmergeOptions options;
+    options.merged = &sum;
+    options.adapters.push_back({open_adapter(adapter), 1});
+    options.output = restored;
+    options.allow_inexact = allow_inexact;
+    options.threads = 2;
+    return unmerge(options);
+  }
+
+  void require_tied() const {
+    const Checkpoint from = open_checkpoint(base.string()), to = open_checkpoint(restored.string());
+    REQUIRE(to.aliases == from.aliases);
+    REQUIRE(!read_safetensors(restored / "model.safetensors").tensors.contains("lm_head.weight"));
+    REQUIRE(read_json_file(restored / "config.json").find("tie_word_embeddings")->as_bool() ==
+            true);
+    REQUIRE(has_equal_bytes(to.tensors.at("model.embed_tokens.weight"),
+                            from.tensors.at("model.embed_tokens.weight")));
+  }
+};
+
+}  // namespace
+
+TEST_CASE("weights that an adapter brought along are restored from there, and ties with them") {
+  TiedRound round("tied_independent");
+  REQUIRE(open_checkpoint(round.merged.string()).aliases.empty());
+  const UnmergeReport report = round.undo();
+  REQUIRE(report.is_exact);
+  REQUIRE(report.notes.size() == 1);
+  round.require_tied();
+  const Checkpoint base = open_checkpoint(round.base.string());
+  REQUIRE(report.root.value() == compute_base_lock(base, 1).root);
+  // Without a record nothing says what the two were.
+  fs::remove(round.merged / "lora_merge.json");
+  fs::remove_all(round.restored);
+  const Error error = failure_of([&] { round.undo(); });
+  REQUIRE(error.kind() == ErrorKind::incompatible);
+  REQUIRE(error.message().find("nothing records the base") != std::string::npos);
+  REQUIRE(error.message().find("2 tensors are copies of the base's that the adapters hold") !=
+          std::string::npos);
+}
+
+TEST_CASE("where a merge untied a head to change it, the embedding is the base's matrix") {
+  TiedRound round("tied_head_only");
+  REQUIRE(failure_of([&] { round.undo(); }).kind() == ErrorKind::incompatible);
+  const UnmergeReport report = round.undo(true);
+  REQUIRE(!report.is_exact);
+  round.require_tied();
+  for (const RestoredTensor& tensor : report.tensors)
+    REQUIRE(tensor.base_name.find("q_proj") != std::string::npos);
 }

@@ -75,8 +75,14 @@ class Unmerge final : public Command {
       console.warning("not proven to be the base: every weight is within " +
                       number_text(report.worst_ulps) + " ulp of it, " +
                       count_text(static_cast<std::uint64_t>(report.uncertain)) +
-                      " may differ from it");
+                      " may differ from it" + copies_text(report));
     if (report.root) console.line("root " + report.root->hex());
+  }
+
+  static std::string copies_text(const UnmergeReport& report) {
+    const auto copies = std::count_if(report.tensors.begin(), report.tensors.end(),
+                                      [](const RestoredTensor& tensor) { return tensor.is_copy; });
+    return copies == 0 ? "" : "; copies of it that the adapters hold: " + std::to_string(copies);
   }
 
   JsonObject result_of(const UnmergeReport& report) const {
@@ -85,6 +91,7 @@ class Unmerge final : public Command {
       tensors.push_back(JsonObject{{"tensor", printable(tensor.base_name)},
                                    {"elements", tensor.elements},
                                    {"equal", tensor.is_equal ? Json(*tensor.is_equal) : Json()},
+                                   {"copy", tensor.is_copy},
                                    {"worst_ulps", tensor.worst_ulps},
                                    {"uncertain", tensor.uncertain}});
     for (const MergeFile& file : report.files)
@@ -122,7 +129,9 @@ Verb unmerge_verb() {
       "the restored tensors are those recorded of the base, by lora_merge.json, the adapters' "
       "lora_manifest.json or --base-lock. Anything else is refused with a bound in steps of the "
       "weights (ulp), and written with --allow-inexact.\n\nWhat an adapter replaced whole (saved "
-      "modules, biases, token rows) is not in the merge any more and is refused by name.",
+      "modules, biases, token rows) is not in the merge any more and is refused by name. An "
+      "embedding that it brought along beside its factors, and the twin of a head that the merge "
+      "untied, are the base's own and are taken as they are.",
       "lora unmerge merged --adapter adapter -o base-again\n"
       "lora unmerge merged --adapter style@0.7 --adapter facts@0.3 -o near-base --allow-inexact",
       []() -> std::unique_ptr<Command> { return std::make_unique<Unmerge>(); }};

@@ -20,9 +20,6 @@ Difference difference_of(const Tensor& base, const Tensor& tuned);
 /// Expected squared norm of the rounding of these values to their dtype; 0 for F64.
 double squared_rounding_of(const Tensor& tensor);
 
-/// Whether `count` values from `first` on are the same in both.
-bool has_equal_values(const Tensor& a, const Tensor& b, std::size_t first, std::size_t count);
-
 /// Rows of a matrix in which the two differ.
 std::vector<std::int64_t> changed_rows(const Tensor& base, const Tensor& tuned);
 

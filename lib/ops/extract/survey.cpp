@@ -5,6 +5,7 @@
 #include <set>
 
 #include "checkpoint/module_names.h"
+#include "lora/base/equal_bytes.h"
 #include "lora/base/error.h"
 #include "lora/base/parallel.h"
 #include "ops/extract/difference.h"

@@ -78,6 +78,7 @@ SideFiles make_config(const Checkpoint& base, const std::vector<const Adapter*>&
   }
   std::string text = config_text_of(base, dtype, false);
   if (!layout.untied.empty()) text = with_config_member(text, "tie_word_embeddings", "false");
+  if (layout.is_tied_again) text = with_config_member(text, "tie_word_embeddings", "true");
   if (layout.vocabulary)
     text = with_config_member(text, "vocab_size", std::to_string(*layout.vocabulary));
   if (layout.labels) text = with_labels(std::move(text), *layout.labels);

@@ -30,6 +30,7 @@ struct Layout {
   JsonObject index_metadata;
   std::vector<std::string> added;          ///< names that the base does not have
   std::vector<std::string> untied;         ///< aliases of the base that become tensors
+  bool is_tied_again = false;              ///< config.json does not say yet that the head is tied
   std::optional<std::int64_t> vocabulary;  ///< rows of the embedding, where they change
   std::optional<std::int64_t> labels;      ///< rows of a classifier's head, where they change
   std::vector<std::string> notes;

@@ -38,6 +38,10 @@ std::string text_in(const Json& object, std::string_view member) {
 Json to_json(const Record& record) {
   JsonObject document = inputs_of(record);
   document["root"] = record.root.hex();
+  if (record.untied.empty()) return document;
+  JsonObject untied;
+  for (const auto& [name, canonical] : record.untied) untied[name] = canonical;
+  document["untied"] = std::move(untied);
   return document;
 }
 
@@ -76,7 +80,11 @@ std::optional<Record> read_record(const std::filesystem::path& directory) {
   if (text_in(document, "schema") != kSchema || !base || !root || listed == nullptr ||
       listed->as_array() == nullptr)
     return std::nullopt;
-  Record record{*base, {}, {}, text_in(document, "dtype"), text_in(document, "compat"), *root};
+  Record record{*base, {}, {}, text_in(document, "dtype"), text_in(document, "compat"), *root, {}};
+  const Json* untied = document.find("untied");
+  if (untied != nullptr && untied->as_object() != nullptr)
+    for (const auto& [name, canonical] : *untied->as_object())
+      if (const std::string* text = canonical.as_string()) record.untied[name] = *text;
   for (const Json& one : *listed->as_array()) {
     const auto digest = digest_in(one, "sha256");
     const Json* weight = one.find("weight");

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -23,10 +24,12 @@ struct Record {
   std::string dtype;   ///< of --dtype; empty: as the base
   std::string compat;  ///< "merge" or "safe_merge"
   Digest root;         ///< of what was written
+  /// Second names in the base that are tensors of their own in the merge, by what they stood for.
+  std::map<std::string, std::string> untied;
 };
 
 /// {"schema": "lora.merge_record/1", "base_root", "adapters": [{"sha256", "weight"}], "dtype",
-/// "compat", "root"}.
+/// "compat", "root", "untied": {NAME: NAME} where there are any}.
 Json to_json(const Record& record);
 
 /// A record as one step of a history (ops/lineage.h), with the base among its inputs. Throws

@@ -34,7 +34,7 @@ struct Checkpoint {
   std::map<std::string, std::string> aliases;
   bool is_inferred = false;  ///< config was inferred from the tensors (plain chain of Linear)
   std::string not_inferred_because;  ///< why a source without config.json has no config either
-  std::filesystem::path directory;   ///< folder with config.json and tokenizer; empty: none
+  std::filesystem::path directory;   ///< folder with config.json, tokenizer or lock; empty: none
   std::vector<std::string> notes;    ///< what a person should be told: one sentence each
   /// Mappings of the safetensors files, so that streaming passes can drop pages behind them.
   std::vector<std::shared_ptr<const MappedFile>> mappings;
@@ -49,8 +49,9 @@ struct OpenCheckpointOptions {
   bool config_required = false;  ///< throw when neither config.json nor inference gives one
 };
 
-/// Accepts every Base source of docs/cli.md: a directory with config.json (model.safetensors,
-/// sharded, pytorch_model.bin, or one other .safetensors/.pth/.pt/.bin file), a single file (whose
+/// Accepts every Base source of docs/cli.md: a directory with config.json or, for a bare state
+/// dict, base.lock.json (model.safetensors, sharded, pytorch_model.bin, or one other
+/// .safetensors/.pth/.pt/.bin file), a single file (whose
 /// folder's config.json counts when that folder as a source would mean this very file), a Hugging
 /// Face id in the local cache (`hf_cache` directories are searched in order; never the network).
 /// Every tensor of every shard is accounted for. Throws Error(not_found | malformed | unsupported).

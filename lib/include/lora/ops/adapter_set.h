@@ -8,15 +8,24 @@
 
 #include "lora/adapter/adapter.h"
 #include "lora/adapter/manifest.h"
+#include "lora/checkpoint/checkpoint.h"
 
 namespace lora {
+
+/// Whether the adapter brings the whole weight that it also adapts: PEFT saves the embeddings of
+/// the base beside their factors (save_embedding_layers).
+bool is_base_copy(const Adapter& adapter, const std::string& base_name);
+
+/// Takes such copies out of the replacements where they hold the values of the base.
+void drop_base_copies(Adapter& adapter, const Checkpoint& base);
 
 /// Every reason why these two cannot be active together, each a sentence without its subject
 /// ("replace with different values: head"): two values for one base parameter (modules_to_save,
 /// biases), two bias modes (PEFT trains biases for one adapter of a model), overlapping token rows,
-/// a module that one replaces and the other adapts, sites that cannot be the same weight by their
-/// shapes, other target_parameters (PEFT wants one set), KaSA beside an adapter without it, an
-/// initialisation that rewrites the base beside any other adapter. Empty when there is none.
+/// a module that one replaces and the other adapts (unless both brought the same copy of it), sites
+/// that cannot be the same weight by their shapes, other target_parameters (PEFT wants one set),
+/// KaSA beside an adapter without it, an initialisation that rewrites the base beside any other
+/// adapter. Empty when there is none.
 std::vector<std::string> conflicts_between(const Adapter& a, const Adapter& b);
 
 /// The same of every pair, one line each, with both adapters as its subject.

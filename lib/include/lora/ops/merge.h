@@ -10,7 +10,9 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -52,6 +54,11 @@ struct MergeOptions {
   bool dry_run = false;                    ///< check and plan, write nothing
   int threads = 0;                         ///< 0: all
   FileSystem* file_system = nullptr;       ///< null: the real one
+  /// Parameters that have their final values in the base: what adapters do to them is left out.
+  std::set<std::string> settled;
+  /// Aliases of the base that are tensors of their own in its files and config.json, and are not
+  /// written any more.
+  std::map<std::string, std::string> tied;
   /// Looks at what is written before it appears; what it throws leaves nothing. Where there is one,
   /// the result is no merge to record, and gets no lora_merge.json.
   std::function<void(const Checkpoint& written, const BaseLock& lock,

@@ -39,6 +39,7 @@ struct RestoredTensor {
   /// ties. Absent in a dry run.
   double worst_ulps = 0;
   std::int64_t uncertain = 0;  ///< elements whose bound is above one
+  bool is_copy = false;        ///< not subtracted: an adapter brought the base's weight along
 };
 
 struct UnmergeReport {
@@ -54,10 +55,12 @@ struct UnmergeReport {
   std::optional<Digest> root;
 };
 
-/// Throws as merge does; Error(unsupported) for what an adapter replaced whole (saved modules,
-/// biases, token rows) and for DoRA, all by name; Error(incompatible) when lora_merge.json records
-/// other adapters or weights, and, without allow_inexact, when the result is not proven. Nothing is
-/// left behind by a failure.
+/// Two names of one matrix that the merge untied are tied again where it changed one of the two,
+/// and a weight that an adapter brought along besides adapting it (is_base_copy) is taken from
+/// there. Throws as merge does; Error(unsupported) for what an adapter replaced whole (saved
+/// modules, biases, token rows) and for DoRA, all by name; Error(incompatible) when lora_merge.json
+/// records other adapters or weights, and, without allow_inexact, when the result is not proven.
+/// Nothing is left behind by a failure.
 UnmergeReport unmerge(const UnmergeOptions& options, const Sinks& sinks = {});
 
 }  // namespace lora
