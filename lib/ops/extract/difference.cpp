@@ -51,6 +51,10 @@ class RowReader {
     }
     fetch(base_, row + kAhead);
     fetch(tuned_, row + kAhead);
+    if (base_.dtype == DType::f32 && tuned_.dtype == DType::f32) {
+      subtract(row_of(base_, row), row_of(tuned_, row));
+      return b_;
+    }
     widen_row(base_, row, a_);
     widen_row(tuned_, row, b_);
     for (std::size_t j = 0; j < a_.size(); ++j) b_[j] -= a_[j];
@@ -59,6 +63,16 @@ class RowReader {
 
  private:
   static constexpr std::int64_t kAhead = 2;
+
+  // f32 of any alignment.
+  void subtract(const std::byte* base, const std::byte* tuned) {
+    for (std::size_t j = 0; j < b_.size(); ++j) {
+      float a, b;
+      std::memcpy(&a, base + 4 * j, 4);
+      std::memcpy(&b, tuned + 4 * j, 4);
+      b_[j] = b - a;
+    }
+  }
 
   void fetch(const Tensor& tensor, std::int64_t row) const {
     if (row < tensor.shape[0])
@@ -102,8 +116,11 @@ Difference difference_of(const Tensor& base, const Tensor& tuned) {
   Difference out;
   out.is_transposed = base.shape[0] < base.shape[1];
   RowReader reader(base, tuned);
-  out.values = out.is_transposed ? numbers::PanelMatrix(base.shape[1], base.shape[0])
-                                 : numbers::PanelMatrix(base.shape[0], base.shape[1]);
+  const std::int64_t rows = std::max(base.shape[0], base.shape[1]);
+  const std::int64_t columns = std::min(base.shape[0], base.shape[1]);
+  out.values = rows % kWidth == 0 && columns % kWidth == 0
+                   ? numbers::PanelMatrix::unset(rows, columns)
+                   : numbers::PanelMatrix(rows, columns);
   if (out.is_transposed)
     fill_transposed(reader, out.values);
   else

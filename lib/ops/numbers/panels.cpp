@@ -43,13 +43,23 @@ void transpose_block(const float* from, float* to) {
 
 }  // namespace
 
+PanelMatrix PanelMatrix::unset(std::int64_t rows, std::int64_t columns) {
+  PanelMatrix out;
+  out.rows_ = rows;
+  out.columns_ = columns;
+  out.padded_ = padded(rows);
+  out.panels_ = padded(columns) / kWidth;
+  out.values_.resize(size(out.padded_ * out.panels_ * kWidth));
+  return out;
+}
+
 PanelMatrix::PanelMatrix(std::int64_t rows, std::int64_t columns)
-    : rows_(rows), columns_(columns), padded_(padded(rows)), panels_(padded(columns) / kWidth) {
-  values_.resize(size(padded_ * panels_ * kWidth));
+    : PanelMatrix(unset(rows, columns)) {
+  std::fill(values_.begin(), values_.end(), 0.0F);
 }
 
 PanelMatrix PanelMatrix::transposed() const {
-  PanelMatrix out(columns_, rows_);
+  PanelMatrix out = unset(columns_, rows_);
   for (std::int64_t p = 0; p < panels_; ++p)
     for (std::int64_t q = 0; q < out.panels_; ++q)
       transpose_block(panel(p) + q * kWidth * kWidth, out.panel(q) + p * kWidth * kWidth);
@@ -98,7 +108,7 @@ PanelMatrix multiply(const PanelMatrix& left, const Matrix& right) {
   for (std::int64_t i = 0; i < right.rows(); ++i)
     for (std::int64_t j = 0; j < right.cols(); ++j)
       narrow.at(i, j) = static_cast<float>(right(i, j));
-  PanelMatrix out(left.rows(), right.cols());
+  PanelMatrix out = PanelMatrix::unset(left.rows(), right.cols());
   multiply(left, narrow, out);
   return out;
 }
@@ -201,7 +211,7 @@ bool is_below(const PanelMatrix& matrix, double shift) {
   const PanelKernels& kernels = panel_kernels();
   const std::int64_t n = matrix.panels();
   const std::int64_t rows = matrix.padded_rows();
-  PanelMatrix lower(matrix.rows(), matrix.columns());
+  PanelMatrix lower = PanelMatrix::unset(matrix.rows(), matrix.columns());
   for (std::int64_t p = 0; p < n; ++p) {
     const std::int64_t first = p * kWidth * kWidth;
     const float* from = matrix.panel(p);

@@ -5,6 +5,9 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <new>
+#include <utility>
 #include <vector>
 
 #include "ops/numbers/panel_kernels.h"
@@ -15,7 +18,10 @@ namespace lora::numbers {
 class PanelMatrix {
  public:
   PanelMatrix() = default;
+  /// Zeros.
   PanelMatrix(std::int64_t rows, std::int64_t columns);
+  /// Values that are yet to be set, padding included.
+  static PanelMatrix unset(std::int64_t rows, std::int64_t columns);
 
   std::int64_t rows() const { return rows_; }
   std::int64_t columns() const { return columns_; }
@@ -33,9 +39,25 @@ class PanelMatrix {
   double squared_norm() const;
 
  private:
+  // Leaves new values as they are: most matrices are written whole right away.
+  struct Unset : std::allocator<float> {
+    template <typename>
+    struct rebind {
+      using other = Unset;
+    };
+    template <typename T>
+    void construct(T* place) {
+      ::new (place) T;
+    }
+    template <typename T, typename... Arguments>
+    void construct(T* place, Arguments&&... arguments) {
+      ::new (place) T(std::forward<Arguments>(arguments)...);
+    }
+  };
+
   static constexpr std::int64_t kWidth = kPanelColumns;
   std::int64_t rows_ = 0, columns_ = 0, padded_ = 0, panels_ = 0;
-  std::vector<float> values_;
+  std::vector<float, Unset> values_;
 };
 
 /// left . right into `out`, which has the shape of the result.

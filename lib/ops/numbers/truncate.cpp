@@ -115,8 +115,8 @@ class Search {
         squared_norm_(squared_norm),
         width_(width),
         rule_(rule),
-        product_(values.rows(), width),
-        projected_(values.columns(), width) {}
+        product_(PanelMatrix::unset(values.rows(), width)),
+        projected_(PanelMatrix::unset(values.columns(), width)) {}
 
   /// `gram` is that of the values where an earlier search, too narrow, made it.
   Truncation run(const std::string& name, bool is_to_prove, PanelMatrix& gram) {
@@ -170,7 +170,7 @@ class Search {
 
   void step_in(const PanelMatrix& gram) {
     const PanelMatrix basis = orthonormal(projected_);
-    PanelMatrix image(basis.rows(), width_);
+    PanelMatrix image = PanelMatrix::unset(basis.rows(), width_);
     multiply_symmetric(gram, basis, image);
     const Matrix turn = descending(gram_of(basis, image), found_.energies);
     found_.right = multiply(basis, turn);
