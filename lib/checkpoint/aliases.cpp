@@ -102,6 +102,11 @@ std::string canonical_name(const std::vector<std::string>& names) {
   return *std::min_element(names.begin(), names.end());
 }
 
+bool is_known_tie(const std::string& head, const std::string& source) {
+  return std::any_of(kTies.begin(), kTies.end(),
+                     [&](const Tie& tie) { return head == tie.head && source == tie.source; });
+}
+
 void apply_ties(Checkpoint& checkpoint) {
   if (!checkpoint.config) return;
   name_old_head(checkpoint);

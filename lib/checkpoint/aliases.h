@@ -13,6 +13,9 @@ namespace lora {
 /// pair (input embedding before output head), else the bytewise smallest.
 std::string canonical_name(const std::vector<std::string>& names);
 
+/// Whether `head` is one of the names that a config.json can tie to `source`.
+bool is_known_tie(const std::string& head, const std::string& source);
+
 /// Applies what checkpoint.config says about tied weights: see the head of checkpoint.h. May append
 /// to notes.
 void apply_ties(Checkpoint& checkpoint);

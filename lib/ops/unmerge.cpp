@@ -6,6 +6,7 @@
 #include <set>
 #include <system_error>
 
+#include "checkpoint/aliases.h"
 #include "lora/adapter/manifest.h"
 #include "lora/base/equal_bytes.h"
 #include "lora/base/error.h"
@@ -192,10 +193,14 @@ class Unmerging {
   }
 
   // A matrix that the merge untied. Where it changed one of the two, the other is the base's.
+  // Only what config.json can say.
   void tie_again() {
     for (const auto& [name, canonical] : recorded_.untied) {
       const auto own = start_.tensors.find(name), other = start_.tensors.find(canonical);
-      if (own == start_.tensors.end() || other == start_.tensors.end()) continue;
+      if (!start_.config || !is_known_tie(name, canonical) || own == start_.tensors.end() ||
+          other == start_.tensors.end() || own->second.dtype != other->second.dtype ||
+          own->second.shape != other->second.shape)
+        continue;
       const bool is_own_touched = is_touched(name), is_other_touched = is_touched(canonical);
       if (is_own_touched && is_other_touched) {
         const bool has_copies = settled_.contains(name) && settled_.contains(canonical);

@@ -3,6 +3,7 @@
 #include <Eigen/Dense>
 #include <cmath>
 
+#include "ops/extract/factors.h"
 #include "ops/numbers/split_gram.h"
 #include "support/sample_adapter.h"
 #include "support/testing.h"
@@ -102,6 +103,39 @@ TEST_CASE("a search that began in the Gram matrix ends in the values where littl
                                               error.squaredNorm());
     CHECK(proven <= best * (1 + 1e-6));
     CHECK(proven >= 0.98 * best);
+  }
+}
+
+TEST_CASE("differences whose squares are beyond f32 get factors and a proof all the same") {
+  const std::int64_t rows = 200, columns = 136;
+  const Tensor zero = Tensor::from_f32({rows, columns}, std::vector<float>(200 * 136));
+  for (const double scale : {1e-30, 1e-20, 1e-12, 1.0, 1e12, 1e20, 1e30}) {
+    INFO("scale " << scale);
+    const PanelMatrix tuned = panels_of(scale * random_matrix(rows, columns));
+    const Matrix values = dense(tuned);
+    std::vector<float> flat;
+    for (Eigen::Index i = 0; i < rows; ++i)
+      for (Eigen::Index j = 0; j < columns; ++j) flat.push_back(static_cast<float>(values(i, j)));
+    const Vector sigma = Eigen::JacobiSVD<Matrix>(values).singularValues();
+    const double best = sigma.tail(sigma.size() - 8).squaredNorm();
+    const extraction::Factors factors = extraction::factor(
+        "w", zero, Tensor::from_f32({rows, columns}, flat), {8, std::nullopt}, false, DType::f32);
+    const std::vector<float> a = factors.a.to_f32(), b = factors.b.to_f32();
+    Matrix product = Matrix::Zero(rows, columns);
+    for (Eigen::Index i = 0; i < rows; ++i)
+      for (Eigen::Index j = 0; j < columns; ++j)
+        for (Eigen::Index k = 0; k < 8; ++k)
+          product(i, j) += static_cast<double>(b[static_cast<std::size_t>(i * 8 + k)]) *
+                           a[static_cast<std::size_t>(k * columns + j)];
+    const double error = (values - product).squaredNorm();
+    CHECK(std::fabs(factors.squared_error - error) <= 1e-5 * error);
+    CHECK(std::fabs(factors.squared_norm - values.squaredNorm()) <= 1e-6 * values.squaredNorm());
+    CHECK(error <= 1.002 * best);
+    CHECK(factors.least_squared_error <= best * (1 + 1e-6));
+    CHECK(factors.least_squared_error >= 0.98 * best);
+    const std::vector<double> energies =
+        extraction::spectrum("w", zero, Tensor::from_f32({rows, columns}, flat), 8);
+    CHECK(std::fabs(energies[0] - sigma(0) * sigma(0)) <= 0.02 * sigma(0) * sigma(0));
   }
 }
 

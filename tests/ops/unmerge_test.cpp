@@ -262,3 +262,27 @@ TEST_CASE("where a merge untied a head to change it, the embedding is the base's
   for (const RestoredTensor& tensor : report.tensors)
     REQUIRE(tensor.base_name.find("q_proj") != std::string::npos);
 }
+
+TEST_CASE("a record that unties what no configuration ties changes nothing") {
+  for (const auto& [name, canonical] :
+       {std::pair("lm_head.weight", "lm_head.weight"), std::pair("lm_head.weight", "missing"),
+        std::pair("model.layers.0.self_attn.o_proj.weight",
+                  "model.layers.1.self_attn.o_proj.weight"),
+        std::pair("model.embed_tokens.weight", "lm_head.weight"),
+        std::pair("lm_head.weight", "model.norm.weight")}) {
+    INFO(name << " " << canonical);
+    TiedRound round("tied_head_only");
+    Json document = read_json_file(round.merged / "lora_merge.json");
+    JsonObject changed = *document.as_object();
+    changed["untied"] = JsonObject{{name, canonical}};
+    write_file(round.merged / "lora_merge.json", dump_json(changed));
+    const UnmergeReport report = round.undo(true);
+    REQUIRE(!report.is_exact);
+    REQUIRE(report.notes.empty());
+    const Checkpoint merged = open_checkpoint(round.merged.string());
+    const Checkpoint restored = open_checkpoint(round.restored.string());
+    REQUIRE(restored.tensors.size() == merged.tensors.size());
+    for (const std::string kept : {"model.embed_tokens.weight", "model.norm.weight"})
+      REQUIRE(has_equal_bytes(restored.tensors.at(kept), merged.tensors.at(kept)));
+  }
+}

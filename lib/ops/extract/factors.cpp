@@ -35,6 +35,18 @@ void require_finite(const std::string& name, const Tensor& base, const Tensor& t
   refuse("the values are too far apart for f32");
 }
 
+// Brings the difference to values that algebra in f32 is safe with; the exponent that takes it
+// back.
+int normalise(Difference& difference) {
+  constexpr double kLeast = 0x1p-60, kMost = 0x1p+60;
+  const double squares = difference.squared_norm;
+  if (squares == 0 || (squares > kLeast && squares < kMost)) return 0;
+  const int exponent = std::ilogb(squares) / 2;
+  difference.values.scale(-exponent);
+  difference.squared_norm = difference.values.squared_norm();
+  return exponent;
+}
+
 numbers::RankRule rule_of(const RankWish& wish, std::int64_t full, double squared_norm) {
   if (wish.rank)
     return [rank = std::min(*wish.rank, full)](const std::vector<double>&) { return rank; };
@@ -120,22 +132,26 @@ Factors factor(const std::string& name, const Tensor& base, const Tensor& tuned,
   Difference difference = difference_of(base, tuned);
   require_finite(name, base, tuned, difference.squared_norm);
   Factors out;
-  out.squared_norm = difference.squared_norm;
   out.full_rank = difference.values.columns();
-  if (out.squared_norm == 0) return out;
-  const auto rule = rule_of(wish, out.full_rank, out.squared_norm);
-  Truncation found = numbers::truncate(difference.values, out.squared_norm, rule, name, true);
+  if (difference.squared_norm == 0) return out;
+  const int exponent = normalise(difference);
+  const double squares = difference.squared_norm;
+  const auto rule = rule_of(wish, out.full_rank, squares);
+  Truncation found = numbers::truncate(difference.values, squares, rule, name, true);
   out.rank = rule(found.energies);
   out.is_exact = found.is_exact;
   PanelMatrix left = found.left, right = found.right;
   balance(left, right, out.rank);
-  double left_out = out.squared_norm;
+  double left_out = squares;
   for (std::int64_t i = 0; i < out.rank; ++i) left_out -= found.energies[size(i)];
-  if (left_out <= kFine * out.squared_norm) {
+  if (left_out <= kFine * squares) {
     take_columns(left, out.rank, DType::f32);
     take_columns(right, out.rank, DType::f32);
     refine(difference.values, left, right);
   }
+  const int half = exponent / 2, other_half = exponent - half;
+  left.scale(half);
+  right.scale(other_half);
   std::vector<std::byte> left_bytes = take_columns(left, out.rank, dtype);
   std::vector<std::byte> right_bytes = take_columns(right, out.rank, dtype);
   // Rows of the factored matrix are outputs unless exactly one of the two layouts turns them.
@@ -143,11 +159,15 @@ Factors factor(const std::string& name, const Tensor& base, const Tensor& tuned,
   out.b = is_left_out ? as_columns(left, dtype, std::move(left_bytes))
                       : as_columns(right, dtype, std::move(right_bytes));
   out.a = is_left_out ? as_rows(right, dtype, right_bytes) : as_rows(left, dtype, left_bytes);
+  left.scale(-half);
+  right.scale(-other_half);
   numbers::subtract_product(left, right, difference.values);
-  out.squared_error = difference.values.squared_norm();
-  out.least_squared_error = std::min(
-      out.squared_error, numbers::least_squared_error(std::move(found), out.rank, out.squared_norm,
-                                                      difference.values, out.squared_error));
+  const double error = difference.values.squared_norm();
+  const double least =
+      numbers::least_squared_error(std::move(found), out.rank, squares, difference.values, error);
+  out.squared_norm = std::ldexp(squares, 2 * exponent);
+  out.squared_error = std::ldexp(error, 2 * exponent);
+  out.least_squared_error = std::ldexp(std::min(error, least), 2 * exponent);
   constexpr double kRoundings = 1.5, kArithmetic = 0x1p-21, kSmallShare = 0.1;
   if (out.squared_error <= kSmallShare * out.squared_norm) {
     const double bound = kRoundings * std::sqrt(squared_rounding_of(tuned)) +
@@ -159,19 +179,25 @@ Factors factor(const std::string& name, const Tensor& base, const Tensor& tuned,
 
 std::vector<double> spectrum(const std::string& name, const Tensor& base, const Tensor& tuned,
                              std::int64_t count) {
-  const Difference difference = difference_of(base, tuned);
+  Difference difference = difference_of(base, tuned);
   require_finite(name, base, tuned, difference.squared_norm);
   if (difference.squared_norm == 0) return {};
-  const auto rule =
-      rule_of({count, std::nullopt}, difference.values.columns(), difference.squared_norm);
-  return numbers::truncate(difference.values, difference.squared_norm, rule, name, false).energies;
+  const int exponent = normalise(difference);
+  const double squares = difference.squared_norm;
+  const auto rule = rule_of({count, std::nullopt}, difference.values.columns(), squares);
+  std::vector<double> energies =
+      numbers::truncate(difference.values, squares, rule, name, false).energies;
+  for (double& energy : energies) energy = std::ldexp(energy, 2 * exponent);
+  return energies;
 }
 
 std::uint64_t work_space(std::int64_t rows, std::int64_t columns, std::int64_t rank) {
   const auto longer = static_cast<std::uint64_t>(std::max(rows, columns));
   const auto shorter = static_cast<std::uint64_t>(std::min(rows, columns));
   const auto width = std::min(static_cast<std::uint64_t>(rank) + 40, shorter);
-  return 4 * (longer * shorter + shorter * shorter + 5 * width * (longer + shorter));
+  // The difference, a Gram matrix and its factor; 64 rows of the difference in parts of bf16.
+  return 4 * (longer * shorter + 2 * shorter * shorter + 5 * width * (longer + shorter) +
+              128 * shorter);
 }
 
 }  // namespace lora::extraction

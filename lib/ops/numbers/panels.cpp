@@ -72,6 +72,11 @@ double PanelMatrix::squared_norm() const {
   return std::accumulate(std::begin(sums), std::end(sums), 0.0);
 }
 
+void PanelMatrix::scale(int exponent) {
+  if (exponent != 0)
+    for (float& value : values_) value = std::ldexp(value, exponent);
+}
+
 void multiply(const PanelMatrix& left, const PanelMatrix& right, PanelMatrix& out) {
   const PanelKernels& kernels = panel_kernels();
   for (std::int64_t p = 0; p < out.panels(); ++p)

@@ -37,6 +37,8 @@ class PanelMatrix {
   }
   PanelMatrix transposed() const;
   double squared_norm() const;
+  /// Times 2^exponent.
+  void scale(int exponent);
 
  private:
   // Leaves new values as they are: most matrices are written whole right away.

@@ -105,6 +105,13 @@ double gram_rounding(std::int64_t rank, std::int64_t rows, double squared_norm) 
   return 2 * std::sqrt(static_cast<double>(rank)) * lower_gram_terms(rows) * kUnit * squared_norm;
 }
 
+// Whether products of two values are numbers of f32 that its relative precision says all about.
+bool has_plain_products(const PanelMatrix& values, double squared_norm) {
+  const double elements =
+      static_cast<double>(values.rows()) * static_cast<double>(values.columns());
+  return squared_norm > elements * 0x1p-100 && squared_norm < 0x1p+120;
+}
+
 // Orthogonal iteration for one width. It begins on the matrix; where the first step shows that
 // much will be left out, it goes on in the Gram matrix, which costs less a step and which the proof
 // needs anyway.
@@ -121,7 +128,8 @@ class Search {
   /// `gram` is that of the values where an earlier search, too narrow, made it.
   Truncation run(const std::string& name, bool is_to_prove, PanelMatrix& gram) {
     const std::int64_t columns = values_.columns();
-    const bool is_gram_cheap = is_to_prove || columns <= kCheap * width_;
+    const bool is_gram_cheap =
+        (is_to_prove || columns <= kCheap * width_) && has_plain_products(values_, squared_norm_);
     multiply(values_, random_signs(columns, width_, name), product_);
     for (int step = 0; step < kMostSteps; ++step) {
       if (is_in_gram_)
@@ -253,7 +261,7 @@ double least_squared_error(Truncation found, std::int64_t rank, double squared_n
                           (has_gram ? gram_rounding(rank, found.left.rows(), squared_norm) : 0.0);
   double gain = possible_gain(found, rank, squares);
   // The factorisation costs more than all the rest: only where it can say something.
-  if (gain > kProven * squares && rounding < squares) {
+  if (gain > kProven * squares && rounding < squares && has_plain_products(error, squares)) {
     double terms = lower_gram_terms(found.left.rows());
     // Chains of 2 rank products, beside the element itself, of at most the energy.
     if (has_gram) terms += 2 * static_cast<double>(2 * rank + 1);

@@ -34,9 +34,10 @@ struct Truncation {
 /// there are asks for further ones.
 using RankRule = std::function<std::int64_t(const std::vector<double>& energies)>;
 
-/// `values` has at least as many rows as columns; `squared_norm` is its own. `name` seeds the
-/// sketch: the same name gives the same result on any number of threads. `is_to_prove` when
-/// least_squared_error will be asked for, which makes the Gram matrix worth its price.
+/// `values` has at least as many rows as columns; `squared_norm` is its own, between 2^-60 and
+/// 2^60, so that powers of it are numbers of f32. `name` seeds the sketch: the same name gives the
+/// same result on any number of threads. `is_to_prove` when least_squared_error will be asked for,
+/// which makes the Gram matrix worth its price.
 Truncation truncate(const PanelMatrix& values, double squared_norm, const RankRule& rule,
                     const std::string& name, bool is_to_prove);
 
