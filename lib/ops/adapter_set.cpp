@@ -7,6 +7,7 @@
 #include "lora/adapter/update.h"
 #include "lora/base/equal_bytes.h"
 #include "lora/base/error.h"
+#include "ops/replay/plan.h"
 #include "ops/rules/rule.h"
 #include "ops/set_claims.h"
 
@@ -134,7 +135,7 @@ bool is_base_copy(const Adapter& adapter, const std::string& base_name) {
 void drop_base_copies(Adapter& adapter, const Checkpoint& base) {
   std::erase_if(adapter.replacements, [&](const auto& entry) {
     const auto& [name, copy] = entry;
-    const Tensor* own = base.find(name);
+    const Tensor* own = base.find(replay::stored_name(base, name));
     return own != nullptr && own->shape == copy.shape && is_float(own->dtype) &&
            is_float(copy.dtype) && is_base_copy(adapter, name) &&
            has_equal_values(copy, *own, 0, static_cast<std::size_t>(copy.numel()));

@@ -114,11 +114,15 @@ class Merging {
   }
 
   void leave_settled(Adapter& adapter) const {
-    std::erase_if(adapter.modules, [&](const LoraModule& module) {
-      return options_.settled.contains(module.base_name);
-    });
-    std::erase_if(adapter.replacements,
-                  [&](const auto& entry) { return options_.settled.contains(entry.first); });
+    const auto is_settled = [&](const std::string& base_name) {
+      return std::any_of(options_.settled.begin(), options_.settled.end(),
+                         [&](const std::string& stored) {
+                           return replay::is_stored_as(base_, base_name, stored);
+                         });
+    };
+    std::erase_if(adapter.modules,
+                  [&](const LoraModule& module) { return is_settled(module.base_name); });
+    std::erase_if(adapter.replacements, [&](const auto& entry) { return is_settled(entry.first); });
   }
 
   // The layers that its keys name are no tensors of the base.
@@ -222,10 +226,9 @@ class Merging {
   void tie_again() {
     layout_.is_tied_again = !options_.tied.empty();
     for (const auto& [name, canonical] : options_.tied)
-      for (merging::OutputFile& file : layout_.files) {
-        std::erase(file.tensors, name);
-        file.shared.erase(name);
-      }
+      for (merging::OutputFile& file : layout_.files)
+        // In a torch file the second name costs nothing and is a key that readers may ask for.
+        if (!file.shared.contains(name)) std::erase(file.tensors, name);
   }
 
   // All that has no merge, before anything is written.
@@ -348,7 +351,7 @@ class Merging {
     JsonObject metadata = layout_.index_metadata;
     metadata["total_size"] = bytes;
     if (metadata.find("total_parameters") != nullptr &&
-        (!layout_.untied.empty() || layout_.vocabulary))
+        (!layout_.untied.empty() || layout_.is_tied_again || layout_.vocabulary))
       metadata["total_parameters"] = parameters;
     return dump_json(
                JsonObject{{"metadata", std::move(metadata)}, {"weight_map", std::move(weight_map)}},

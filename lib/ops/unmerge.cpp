@@ -170,11 +170,16 @@ class Unmerging {
 
   // Adapters that change the weight, or bring it whole.
   bool is_touched(const std::string& name) const {
+    const auto is_it = [&](const std::string& base_name) {
+      return replay::is_stored_as(merged_, base_name, name);
+    };
     return std::any_of(
         options_.adapters.begin(), options_.adapters.end(), [&](const WeightedAdapter& one) {
-          return one.adapter.replacements.contains(name) ||
-                 std::any_of(one.adapter.modules.begin(), one.adapter.modules.end(),
-                             [&](const LoraModule& module) { return module.base_name == name; });
+          const auto& [adapter, weight] = one;
+          return std::any_of(adapter.replacements.begin(), adapter.replacements.end(),
+                             [&](const auto& entry) { return is_it(entry.first); }) ||
+                 std::any_of(adapter.modules.begin(), adapter.modules.end(),
+                             [&](const LoraModule& module) { return is_it(module.base_name); });
         });
   }
 
@@ -183,11 +188,13 @@ class Unmerging {
     for (const WeightedAdapter& one : options_.adapters)
       for (const auto& [name, copy] : one.adapter.replacements) {
         const std::string stored = replay::stored_name(start_, name);
-        if (stored.empty() || settled_.contains(name) || !is_base_copy(one.adapter, name)) continue;
+        if (stored.empty() || settled_.contains(stored) || !is_base_copy(one.adapter, name))
+          continue;
         Tensor& place = start_.tensors.at(stored);
         if (place.shape != copy.shape) continue;  // merge says so
         place = copy.cast(options_.dtype.value_or(place.dtype));
-        settled_.insert(name);
+        settled_.insert(stored);
+        if (start_.aliases.contains(name)) settled_.insert(name);
         copied_.insert(stored);
       }
   }
@@ -198,13 +205,14 @@ class Unmerging {
     for (const auto& [name, canonical] : recorded_.untied) {
       const auto own = start_.tensors.find(name), other = start_.tensors.find(canonical);
       if (!start_.config || !is_known_tie(name, canonical) || own == start_.tensors.end() ||
-          other == start_.tensors.end() || own->second.dtype != other->second.dtype ||
-          own->second.shape != other->second.shape)
+          other == start_.tensors.end() || own->second.shape != other->second.shape)
         continue;
       const bool is_own_touched = is_touched(name), is_other_touched = is_touched(canonical);
-      if (is_own_touched && is_other_touched) {
-        const bool has_copies = settled_.contains(name) && settled_.contains(canonical);
-        if (!has_copies || !has_equal_bytes(own->second, other->second)) continue;
+      if (is_own_touched == is_other_touched) {
+        // Both are restored: from copies, or because nothing changed them.
+        const bool is_known =
+            !is_own_touched || (settled_.contains(name) && settled_.contains(canonical));
+        if (!is_known || !has_equal_bytes(own->second, other->second)) continue;
       } else if (is_other_touched) {
         other->second = own->second;
       }
@@ -237,7 +245,9 @@ class Unmerging {
       tensors[i].elements = tensor.numel();
       bound(*merged_.find(name), tensor, recorded_.is_safe_merge, tensors[i]);
     });
-    for (const std::string& name : copied_) {
+    std::set<std::string> copied;
+    for (const std::string& name : copied_) copied.insert(replay::stored_name(written, name));
+    for (const std::string& name : copied) {
       RestoredTensor& tensor = tensors.emplace_back();
       tensor.base_name = name;
       tensor.elements = written.tensors.at(name).numel();
@@ -256,7 +266,8 @@ class Unmerging {
         report_.uncertain += tensor.uncertain;
       }
     }
-    report_.is_exact = has_root || is_each_equal;
+    // A root says more than the digests of what was touched.
+    report_.is_exact = recorded_.root ? has_root : is_each_equal;
     report_.tensors = std::move(tensors);
     report_.recorded_in = recorded_.source;
     if (!report_.is_exact && !options_.allow_inexact) refuse_inexact();
@@ -276,13 +287,16 @@ class Unmerging {
             " restored tensors have another digest than " + report_.recorded_in + " records";
     else if (!report_.recorded_in.empty())
       why = "the root is not the one that " + report_.recorded_in + " records";
-    throw Error(ErrorKind::incompatible,
-                "cannot unmerge " + merged_.path.string() + " exactly: " + why +
-                    "; every weight is within " + ulps + " ulp of the base's, and " +
-                    std::to_string(report_.uncertain) + " may differ from it" +
-                    (copies == 0 ? ""
-                                 : "; " + std::to_string(copies) +
-                                       " tensors are copies of the base's that the adapters hold"))
+    throw Error(
+        ErrorKind::incompatible,
+        "cannot unmerge " + merged_.path.string() + " exactly: " + why + "; every weight " +
+            (copies == 0 ? "" : "that was subtracted ") + "is within " + ulps +
+            " ulp of the base's, and " + std::to_string(report_.uncertain) + " may differ from it" +
+            (copies == 0
+                 ? ""
+                 : "; " + std::to_string(copies) +
+                       " tensors are copies of the base's that the adapters hold, which nothing "
+                       "proves"))
         .in_file(merged_.path.string())
         .with_hint("--allow-inexact writes it; an exact base needs the base itself");
   }

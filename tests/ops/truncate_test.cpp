@@ -139,6 +139,29 @@ TEST_CASE("differences whose squares are beyond f32 get factors and a proof all 
   }
 }
 
+TEST_CASE("factors in 16 bits are told the least error of the matrix, not of their rounding") {
+  const std::int64_t rows = 300, columns = 300;
+  const Tensor zero = Tensor::from_f32({rows, columns}, std::vector<float>(300 * 300));
+  const Matrix signal = random_matrix(rows, 8) * random_matrix(8, columns, 2);
+  const Matrix noise = random_matrix(rows, columns, 3);
+  for (const double share : {1e-6, 1e-5, 1e-4, 1e-2, 0.5}) {
+    INFO("share of noise " << share);
+    std::vector<float> flat;
+    const Matrix values =
+        dense(panels_of(signal / signal.norm() + std::sqrt(share) * noise / noise.norm()));
+    for (Eigen::Index i = 0; i < rows; ++i)
+      for (Eigen::Index j = 0; j < columns; ++j) flat.push_back(static_cast<float>(values(i, j)));
+    const Vector sigma = Eigen::BDCSVD<Matrix>(values).singularValues();
+    const double best = sigma.tail(sigma.size() - 8).squaredNorm();
+    for (const DType dtype : {DType::bf16, DType::f16, DType::f32}) {
+      const extraction::Factors factors = extraction::factor(
+          "w", zero, Tensor::from_f32({rows, columns}, flat), {8, std::nullopt}, false, dtype);
+      CHECK(factors.least_squared_error <= best * (1 + 1e-6));
+      CHECK(factors.squared_error >= best * (1 - 1e-6));
+    }
+  }
+}
+
 TEST_CASE("a Gram matrix is as exact as it says, with matrix units and without") {
   for (const auto& [rows, columns] :
        {std::pair(1, 1), std::pair(33, 70), std::pair(300, 64), std::pair(131, 97)})

@@ -263,6 +263,19 @@ TEST_CASE("where a merge untied a head to change it, the embedding is the base's
     REQUIRE(tensor.base_name.find("q_proj") != std::string::npos);
 }
 
+TEST_CASE("a root that contradicts the result is no proof, whatever the touched tensors say") {
+  TiedRound round("tied_independent");
+  // The head's twin was changed after the merge, and nothing is subtracted from it.
+  TensorMap tensors = read_safetensors(round.merged / "model.safetensors").tensors;
+  std::vector<float> values = tensors.at("model.norm.weight").to_f32();
+  values[0] += 1;
+  tensors["model.norm.weight"] = Tensor::from_f32(tensors.at("model.norm.weight").shape, values);
+  MergeSample::write(round.merged / "model.safetensors", tensors);
+  const Error error = failure_of([&] { round.undo(); });
+  REQUIRE(error.kind() == ErrorKind::incompatible);
+  REQUIRE(error.message().find("the root is not the one") != std::string::npos);
+}
+
 TEST_CASE("a record that unties what no configuration ties changes nothing") {
   for (const auto& [name, canonical] :
        {std::pair("lm_head.weight", "lm_head.weight"), std::pair("lm_head.weight", "missing"),

@@ -107,6 +107,7 @@ class Load final : public Command {
   void fit_adapters(const Checkpoint& base) {
     for (std::size_t i = 0; i < adapters_.size(); ++i) {
       require_fit(adapters_[i], base);
+      if (adapters_.size() > 1) drop_base_copies(adapters_[i], base);
       apply_weight(adapters_[i], weights_[i]);
     }
   }

@@ -72,7 +72,7 @@ class Unmerge final : public Command {
       console.line("exact: the digests are those of the base that " + report.recorded_in +
                    " records");
     else
-      console.warning("not proven to be the base: every weight is within " +
+      console.warning("not proven to be the base: every weight that was subtracted is within " +
                       number_text(report.worst_ulps) + " ulp of it, " +
                       count_text(static_cast<std::uint64_t>(report.uncertain)) +
                       " may differ from it" + copies_text(report));
@@ -82,18 +82,21 @@ class Unmerge final : public Command {
   static std::string copies_text(const UnmergeReport& report) {
     const auto copies = std::count_if(report.tensors.begin(), report.tensors.end(),
                                       [](const RestoredTensor& tensor) { return tensor.is_copy; });
-    return copies == 0 ? "" : "; copies of it that the adapters hold: " + std::to_string(copies);
+    return copies == 0 ? ""
+                       : "; tensors that are unproven copies of it, from the adapters: " +
+                             std::to_string(copies);
   }
 
   JsonObject result_of(const UnmergeReport& report) const {
     JsonArray tensors, files, notes;
     for (const RestoredTensor& tensor : report.tensors)
-      tensors.push_back(JsonObject{{"tensor", printable(tensor.base_name)},
-                                   {"elements", tensor.elements},
-                                   {"equal", tensor.is_equal ? Json(*tensor.is_equal) : Json()},
-                                   {"copy", tensor.is_copy},
-                                   {"worst_ulps", tensor.worst_ulps},
-                                   {"uncertain", tensor.uncertain}});
+      tensors.push_back(
+          JsonObject{{"tensor", printable(tensor.base_name)},
+                     {"elements", tensor.elements},
+                     {"equal", tensor.is_equal ? Json(*tensor.is_equal) : Json()},
+                     {"copy", tensor.is_copy},
+                     {"worst_ulps", tensor.is_copy ? Json() : Json(tensor.worst_ulps)},
+                     {"uncertain", tensor.is_copy ? Json() : Json(tensor.uncertain)}});
     for (const MergeFile& file : report.files)
       files.push_back(JsonObject{{"name", file.name}, {"bytes", file.bytes}});
     for (const std::string& note : report.notes) notes.emplace_back(printable(note));

@@ -161,10 +161,22 @@ Factors factor(const std::string& name, const Tensor& base, const Tensor& tuned,
   out.a = is_left_out ? as_rows(right, dtype, right_bytes) : as_rows(left, dtype, left_bytes);
   left.scale(-half);
   right.scale(-other_half);
+  // The proof is about the components themselves, not about their rounding to 16 bits.
+  const bool is_rounded = dtype != DType::f32 && !found.is_exact && found.gram.columns() == 0;
+  PanelMatrix unrounded;
+  if (is_rounded) {
+    unrounded = difference.values;
+    PanelMatrix first_left = found.left, first_right = found.right;
+    take_columns(first_left, out.rank, DType::f32);
+    take_columns(first_right, out.rank, DType::f32);
+    numbers::subtract_product(first_left, first_right, unrounded);
+  }
   numbers::subtract_product(left, right, difference.values);
   const double error = difference.values.squared_norm();
+  const PanelMatrix& left_by_components = is_rounded ? unrounded : difference.values;
   const double least =
-      numbers::least_squared_error(std::move(found), out.rank, squares, difference.values, error);
+      numbers::least_squared_error(std::move(found), out.rank, squares, left_by_components,
+                                   is_rounded ? unrounded.squared_norm() : error);
   out.squared_norm = std::ldexp(squares, 2 * exponent);
   out.squared_error = std::ldexp(error, 2 * exponent);
   out.least_squared_error = std::ldexp(std::min(error, least), 2 * exponent);

@@ -33,10 +33,11 @@ class Maker {
   }
 
  private:
-  static const LoraModule* module_on(const Adapter& adapter, const std::string& name) {
+  const LoraModule* module_on(const Adapter& adapter, const std::string& name) const {
     const auto found =
-        std::find_if(adapter.modules.begin(), adapter.modules.end(),
-                     [&](const LoraModule& module) { return module.base_name == name; });
+        std::find_if(adapter.modules.begin(), adapter.modules.end(), [&](const LoraModule& module) {
+          return replay::is_stored_as(base_, module.base_name, name);
+        });
     return found == adapter.modules.end() ? nullptr : &*found;
   }
 
@@ -53,10 +54,9 @@ class Maker {
   }
 
   const Tensor* replacement_of(const std::string& name) const {
-    for (const Adapter* adapter : adapters_) {
-      const auto found = adapter->replacements.find(name);
-      if (found != adapter->replacements.end()) return &found->second;
-    }
+    for (const Adapter* adapter : adapters_)
+      for (const auto& [base_name, tensor] : adapter->replacements)
+        if (replay::is_stored_as(base_, base_name, name)) return &tensor;
     return nullptr;
   }
 

@@ -151,7 +151,8 @@ class Search {
       }
       if (!is_in_gram_) take_product();
       if (!has_converged(rank, kept)) continue;
-      if (!is_in_gram_ || is_rough) break;
+      // Without a step left, the Gram matrix has to do.
+      if (!is_in_gram_ || is_rough || step + 1 == kMostSteps) break;
       is_in_gram_ = false;
       multiply(values_, found_.right, product_);
     }

@@ -293,6 +293,13 @@ std::string stored_name(const Checkpoint& checkpoint, const std::string& base_na
   return found;
 }
 
+bool is_stored_as(const Checkpoint& checkpoint, const std::string& base_name,
+                  const std::string& stored) {
+  if (base_name == stored) return true;
+  if (!base_name.ends_with("." + stored) && !stored.ends_with("." + base_name)) return false;
+  return !checkpoint.aliases.contains(base_name) && stored_name(checkpoint, base_name) == stored;
+}
+
 Plan make_plan(const std::vector<const Adapter*>& adapters, const Checkpoint& base,
                const Checkpoint& merged) {
   return Planner(adapters, base, merged).run();

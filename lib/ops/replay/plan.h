@@ -42,6 +42,10 @@ Adapter settled(const Adapter& adapter, const Checkpoint& base);
 /// name that differs by a leading component ("transformer.h.0..." and "h.0..."). Empty: not there.
 std::string stored_name(const Checkpoint& checkpoint, const std::string& base_name);
 
+/// Whether `stored`, a tensor or an alias of the checkpoint, is what an adapter calls `base_name`.
+bool is_stored_as(const Checkpoint& checkpoint, const std::string& base_name,
+                  const std::string& stored);
+
 /// The additions of one module to the weight of `target`, block by block; sets the shape of the
 /// target as a matrix. They cover its rows exactly. `problem` says why PEFT's merge cannot be
 /// replayed, if it cannot.
