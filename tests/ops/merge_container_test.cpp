@@ -85,6 +85,33 @@ TEST_CASE("shards and index of a torch base stay; an untied head stands beside i
   REQUIRE(complaints(verify_merge(kind("tied_head_only"), base, directory / "out")).empty());
 }
 
+TEST_CASE(
+    "an embedding adapted under its prefix unties the head of a checkpoint without the prefix") {
+  const TempDir directory;
+  const fs::path base = directory / "base", adapter = directory / "adapter";
+  fs::create_directories(base);
+  fs::copy_file(kind_base("llama_tied") / "config.json", base / "config.json");
+  TensorMap bare;
+  for (const auto& [name, tensor] :
+       read_safetensors(kind_base("llama_tied") / "model.safetensors").tensors)
+    bare[name.starts_with("model.") ? name.substr(6) : name] = tensor;
+  MergeSample::write(base / "model.safetensors", bare);
+  const Tensor& table = bare.at("embed_tokens.weight");
+  AdapterConfig config = sample_config();
+  config.rank = 4;
+  config.rank_pattern.clear();
+  config.target_modules = std::vector<std::string>{"embed_tokens"};
+  const std::string key = "base_model.model.model.embed_tokens.lora_embedding_";
+  write_sample(adapter, config,
+               {{key + "A", normal_tensor("a", {4, table.shape[0]}, 0.1)},
+                {key + "B", normal_tensor("b", {table.shape[1], 4}, 0.1)}});
+  const MergeReport report = merge_kind(adapter, base, directory / "out");
+  REQUIRE(report.untied == std::vector<std::string>{"lm_head.weight"});
+  const TensorMap merged = read_safetensors(directory / "out/model.safetensors").tensors;
+  REQUIRE(std::ranges::equal(merged.at("lm_head.weight").bytes, table.bytes));
+  REQUIRE(!std::ranges::equal(merged.at("embed_tokens.weight").bytes, table.bytes));
+}
+
 TEST_CASE("the merge into a bare state dict is a checkpoint by its lock") {
   MergeSample sample;
   const fs::path base = sample.directory / "bare.safetensors", out = sample.directory / "out";
