@@ -189,7 +189,7 @@ class Merging {
   void plan() {
     layout_ = merging::make_layout(active_, start(), options_.dtype, options_.as_safetensors);
     for (const std::string& name : layout_.untied) record_.untied[name] = start().aliases.at(name);
-    tie_again();
+    merging::tie_again(options_.tied, layout_);
     if (grown_) {
       layout_.vocabulary = grown_->config->token_model()->vocab_size;
       layout_.notes.push_back("the vocabulary grows to " + std::to_string(*layout_.vocabulary) +
@@ -221,14 +221,6 @@ class Merging {
       for (const std::string& name : file.tensors)
         if (!file.shared.contains(name)) report_.weight_bytes += layout_.bytes_of(name);
     files_ = merging::make_config(base_, active_, layout_, options_.dtype, report_.notes);
-  }
-
-  void tie_again() {
-    layout_.is_tied_again = !options_.tied.empty();
-    for (const auto& [name, canonical] : options_.tied)
-      for (merging::OutputFile& file : layout_.files)
-        // In a torch file the second name costs nothing and is a key that readers may ask for.
-        if (!file.shared.contains(name)) std::erase(file.tensors, name);
   }
 
   // All that has no merge, before anything is written.

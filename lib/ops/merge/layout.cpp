@@ -151,6 +151,14 @@ std::uint64_t Layout::bytes_of(const std::string& stored) const {
   return static_cast<std::uint64_t>(tensor->numel()) * bits_of(tensor->dtype) / 8;
 }
 
+void tie_again(const std::map<std::string, std::string>& tied, Layout& layout) {
+  layout.is_tied_again = !tied.empty();
+  for (const auto& [name, canonical] : tied)
+    for (OutputFile& file : layout.files)
+      // In a torch file the second name costs nothing and is a key that readers may ask for.
+      if (!file.shared.contains(name)) std::erase(file.tensors, name);
+}
+
 void drop_second_factors(Adapter& adapter, const Checkpoint& form) {
   std::erase_if(adapter.modules, [&](const LoraModule& module) {
     return !module.tied_to.empty() && form.aliases.contains(module.base_name);

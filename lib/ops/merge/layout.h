@@ -44,6 +44,9 @@ struct Layout {
 Layout make_layout(const std::vector<const Adapter*>& adapters, const Checkpoint& base,
                    std::optional<DType> dtype, bool as_safetensors);
 
+/// Takes aliases that are in the base's files out of what is written; config.json ties them.
+void tie_again(const std::map<std::string, std::string>& tied, Layout& layout);
+
 /// Second factors of one update (ensure_weight_tying) go away where embedding and head stay one
 /// matrix, which gets the update once.
 void drop_second_factors(Adapter& adapter, const Checkpoint& form);
