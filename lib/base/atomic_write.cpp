@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cerrno>
 #include <charconv>
+#include <new>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -31,18 +32,30 @@ std::string sibling_prefix(const stdfs::path& target, std::string_view marker) {
   return prefix.append(target.filename().string()).append(marker);
 }
 
+std::atomic<unsigned> next_number{0};
+
+// A process in a container often has the id of the one before it: what exists is not ours to use.
 stdfs::path sibling_name(const stdfs::path& target, std::string_view marker) {
-  static std::atomic<unsigned> counter{0};
-  return parent_of(target) / (sibling_prefix(target, marker) + std::to_string(::getpid()) + "-" +
-                              std::to_string(counter.fetch_add(1)));
+  const std::string prefix = sibling_prefix(target, marker) + std::to_string(::getpid()) + "-";
+  stdfs::path path;
+  std::error_code ignored;
+  do path = parent_of(target) / (prefix + std::to_string(next_number.fetch_add(1)));
+  while (stdfs::exists(stdfs::symlink_status(path, ignored)));
+  return path;
 }
 
-// True for a sibling of `prefix` + id of a process that is gone + "-N".
+// True for a sibling of `prefix` + id of a process that is gone + "-N". One with our own id and a
+// number that we have not given yet was left by a process that had the id before us.
 bool is_leftover(std::string_view name, const std::string& prefix) {
   if (!name.starts_with(prefix)) return false;
+  const char* const end = name.data() + name.size();
   int pid = 0;
-  const auto parsed = std::from_chars(name.data() + prefix.size(), name.data() + name.size(), pid);
-  return parsed.ec == std::errc() && pid > 0 && ::kill(pid, 0) != 0 && errno == ESRCH;
+  const auto id = std::from_chars(name.data() + prefix.size(), end, pid);
+  if (id.ec != std::errc() || pid <= 0) return false;
+  if (pid != ::getpid()) return ::kill(pid, 0) != 0 && errno == ESRCH;
+  unsigned number = 0;
+  return id.ptr != end && std::from_chars(id.ptr + 1, end, number).ec == std::errc() &&
+         number >= next_number;
 }
 
 // Cleans up after killed processes. One killed between the two renames of commit() left the old
@@ -127,6 +140,35 @@ void require_absent(const stdfs::path& path, bool force, bool for_directory) {
   throw Error(ErrorKind::output, "output " + path.string() + " exists already")
       .in_file(path.string())
       .with_hint("choose another output, or pass --force to replace it");
+}
+
+void discard_directory(const stdfs::path& path, FileSystem& fs) noexcept {
+  std::error_code ignored;
+  if (!stdfs::exists(stdfs::symlink_status(path, ignored))) return;
+  try {
+    const stdfs::path hidden = sibling_name(path, kNewMarker);
+    fs.rename(path, hidden);
+    fs.remove_all(hidden);
+  } catch (...) {
+    fs.remove_all(path);  // a full disk may have no room for a name, and this makes some
+  }
+}
+
+bool is_unfinished_name(std::string_view name) {
+  return name.starts_with(".") && name.find(kNewMarker) != std::string_view::npos;
+}
+
+void remove_unfinished(const stdfs::path& directory, FileSystem& fs) noexcept {
+  try {
+    std::vector<stdfs::path> unfinished;
+    std::error_code absent;
+    for (stdfs::directory_iterator it(directory, absent), end; !absent && it != end;
+         it.increment(absent))
+      if (is_unfinished_name(it->path().filename().string())) unfinished.push_back(it->path());
+    for (const stdfs::path& path : unfinished) fs.remove_all(path);
+  } catch (const std::bad_alloc&) {
+    // The next owner tries again.
+  }
 }
 
 void write_file_atomically(const stdfs::path& path, const WriteOptions& options,

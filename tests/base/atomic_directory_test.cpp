@@ -93,6 +93,47 @@ TEST_CASE("a directory appears whole on commit") {
   REQUIRE(entry_count(dir / "p") == 1);
 }
 
+TEST_CASE("a directory that is removed is never seen without some of its files") {
+  const TempDir dir;
+  const auto fill = [&] {
+    for (const char* name : {"out/a", "out/b"}) testing::write_file(dir / name, "1");
+  };
+  for (const bool done : {false, true}) {
+    fill();
+    run_until_killed([&] {
+      KilledAtRename killer(1, done);
+      discard_directory(dir / "out", killer);
+    });
+    if (done) {
+      REQUIRE_FALSE(stdfs::exists(dir / "out"));
+    } else {
+      REQUIRE(entry_count(dir / "out") == 2);
+    }
+    remove_unfinished(dir.path(), real_file_system());
+    REQUIRE(entry_count(dir.path()) == (done ? 0 : 1));
+  }
+  fill();
+  FaultyFileSystem disk;
+  disk.refused_rename = 1;
+  discard_directory(dir / "out", disk);
+  REQUIRE(entry_count(dir.path()) == 0);
+  discard_directory(dir / "absent", real_file_system());
+}
+
+TEST_CASE("what a process with our own id left is in nobody's way") {
+  const TempDir dir;
+  const std::string own = ".out.lora-tmp-" + std::to_string(::getpid()) + "-";
+  for (int number = 0; number < 100; ++number)
+    testing::write_file(dir / (own + std::to_string(number)) / "x", "x");
+  {
+    AtomicDirectory out(dir / "out", {});
+    out.write("a", "1");
+    REQUIRE_FALSE(stdfs::exists(out.staging_path() / "x"));
+    out.commit();
+  }
+  REQUIRE(entry_count(dir / "out") == 1);
+}
+
 TEST_CASE("a directory that is not committed disappears with the parents made for it") {
   const TempDir dir;
   {

@@ -78,6 +78,19 @@ TEST_CASE("a killed run resumes from its last checkpoint and repeats the lost st
   require_equal_results(fixture.folder / "straight", options.run_dir);
 }
 
+TEST_CASE("a run killed before its last pruning is pruned when it is resumed") {
+  const TrainFixture fixture;
+  const TrainOptions options = fixture.options("run");
+  fixture.train(options, fake_surroundings());
+  const std::vector<std::int64_t> steps = checkpoint_steps(options.run_dir);
+  const std::filesystem::path older = checkpoint_path(options.run_dir, steps.front() - 1);
+  write_file(older / "lora_manifest.json", "{}");
+  write_file(options.run_dir / "checkpoints" / ".step-000001.lora-tmp-1-0" / "state", "x");
+  REQUIRE(fixture.train(resuming(options), fake_surroundings()).steps == 8);
+  REQUIRE(checkpoint_steps(options.run_dir) == steps);
+  REQUIRE(names_in(options.run_dir / "checkpoints").size() == steps.size());
+}
+
 TEST_CASE("a run killed before its first checkpoint starts again from the recorded settings") {
   const TrainFixture fixture;
   fixture.train(fixture.options("straight"), fake_surroundings());

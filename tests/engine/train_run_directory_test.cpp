@@ -100,12 +100,23 @@ TEST_CASE("the lock of a process that died is free") {
   REQUIRE(testing::read_file(folder / "run" / ".lock") == std::to_string(::getpid()) + "\n");
 }
 
+TEST_CASE("what a killed owner had not finished or not removed yet is gone with the next") {
+  const testing::TempDir folder;
+  make_run(folder / "run");
+  const std::filesystem::path checkpoints = folder / "run" / "checkpoints";
+  for (const char* name : {".step-000001.lora-tmp-1-0", "step-000002"})
+    testing::write_file(checkpoints / name / "x", "x");
+  testing::write_file(folder / "run" / ".adapter.lora-tmp-1-0" / "x", "x");
+  RunDirectory directory(folder / "run", Use::resume, real_file_system());
+  REQUIRE(testing::entry_count(checkpoints) == 1);
+  REQUIRE_FALSE(std::filesystem::exists(folder / "run" / ".adapter.lora-tmp-1-0"));
+}
+
 TEST_CASE("pruning keeps the newest checkpoints") {
   const testing::TempDir folder;
   make_run(folder / "run");
   for (const std::int64_t step : {2, 10, 4, 1000000})
     testing::write_file(checkpoint_path(folder / "run", step) / "x", "x");
-  testing::write_file(folder / "run" / "checkpoints" / ".step-000011.lora-tmp-1-0" / "x", "x");
   RunDirectory directory(folder / "run", Use::resume, real_file_system());
   directory.prune(2);
   REQUIRE(checkpoint_steps(folder / "run") == std::vector<std::int64_t>{10, 1000000});

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 STEPS_A_KILL = 6  # of the whole run, so that the kills fall over all of it
+KEPT = 2  # checkpoints
 TIMEOUT = 300  # seconds of one process; a busy machine is slow, a hang is longer
 
 KINDS = {
@@ -47,7 +48,7 @@ class Training:
         if (run / "run.json").exists():
             return ["train", "--run-dir", run, "--resume"]
         return ["train", "--base", self.folder / "base", "--data", self.folder / "data.jsonl", "--run-dir", run,
-                "--steps", steps, "--save-every", 1, "--keep", 2, "--batch-size", 2, "--grad-accum", 2,
+                "--steps", steps, "--save-every", 1, "--keep", KEPT, "--batch-size", 2, "--grad-accum", 2,
                 "--eval-data", self.folder / "eval.jsonl", "--eval-every", 7, "--lr", "1e-2", *settings]
 
     def start(self, run, steps, settings):
@@ -76,6 +77,12 @@ def wait_for(moment, process):
             raise RuntimeError("no progress")
         time.sleep(0.0002)
     return False
+
+
+def is_pruning(run):
+    """While an old checkpoint waits for its removal, or goes."""
+    names = os.listdir(run / "checkpoints") if (run / "checkpoints").is_dir() else []
+    return sum(name.startswith("step-") for name in names) > KEPT
 
 
 def kill_at_random(process, run, generator):
@@ -147,6 +154,37 @@ def check_kills(training, kind, kills, generator):
         if problem:
             raise RuntimeError(f"after {times} kills another content: {problem}")
         done += times
+        if done == kills:
+            return
+    raise RuntimeError(f"killed {done} times only, expected {kills}")
+
+
+def check_kills_while_pruning(training, kills, generator):
+    """Nothing follows the last pruning that would make good what a kill left there."""
+    steps = KEPT + 1
+    straight = training.folder / "pruned-straight"
+    if training.start(straight, steps, KINDS["plain"]).wait(TIMEOUT) != 0:
+        raise RuntimeError("the run that is not killed failed")
+    files_in = lambda checkpoint: len(list(checkpoint.iterdir()))
+    whole = files_in(straight / "checkpoints" / newest_checkpoint(straight))
+    done = 0
+    for attempt in range(5 * kills):
+        run = training.folder / f"pruned-{attempt}"
+        process = training.start(run, steps, KINDS["plain"])
+        if not wait_for(lambda: is_pruning(run), process):
+            continue
+        time.sleep(generator.uniform(0, 0.0005))
+        process.kill()
+        process.wait()
+        half = [p for p in (run / "checkpoints").glob("step-*") if files_in(p) < whole]
+        if half:
+            raise RuntimeError(f"a kill left half of {half[0].name}")
+        if training.start(run, steps, KINDS["plain"]).wait(TIMEOUT) != 0:
+            raise RuntimeError("the run was not resumed")
+        problem = difference(straight, run)
+        if problem:
+            raise RuntimeError(f"another content: {problem}")
+        done += 1
         if done == kills:
             return
     raise RuntimeError(f"killed {done} times only, expected {kills}")
@@ -224,6 +262,8 @@ def main(lora, kills="10", seed="0"):
         for kind in KINDS:
             generator = random.Random(f"{seed} {kind}")
             note(f"{kind}, {kills} kills", lambda: check_kills(training, kind, int(kills), generator))
+        generator = random.Random(f"{seed} pruning")
+        note(f"{kills} kills while pruning", lambda: check_kills_while_pruning(training, int(kills), generator))
         note("a full disk", lambda: check_full_disk(training))
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0

@@ -10,6 +10,7 @@
 #include <system_error>
 #include <utility>
 
+#include "lora/base/atomic_write.h"
 #include "lora/base/error.h"
 #include "lora/checkpoint/base_lock.h"
 #include "lora/checkpoint/train_run.h"
@@ -25,9 +26,7 @@ constexpr const char* kLockName = ".lock";
 bool holds_no_run_yet(const stdfs::path& directory) {
   for (const auto& entry : stdfs::directory_iterator(directory)) {
     const std::string name = entry.path().filename().string();
-    const bool is_unfinished =
-        name.starts_with(".") && name.find(".lora-tmp-") != std::string::npos;
-    if (name != kLockName && name != kBaseLockName && !is_unfinished) return false;
+    if (name != kLockName && name != kBaseLockName && !is_unfinished_name(name)) return false;
   }
   return true;
 }
@@ -87,6 +86,8 @@ RunDirectory::RunDirectory(stdfs::path path, Use use, FileSystem& fs)
     lock();
     // Another run may have come and gone between the check and the lock.
     check_run_directory(path_, use);
+    for (const stdfs::path& directory : {path_, path_ / "checkpoints"})
+      remove_unfinished(directory, fs_);
   } catch (...) {
     release();
     throw;
@@ -130,8 +131,8 @@ void RunDirectory::lock() {
 
 void RunDirectory::clear() {
   // run.json goes last: until then an interrupted clearing still looks like a run.
-  for (const char* name :
-       {"adapter", "checkpoints", "metrics.jsonl", kBaseLockName, kRunRecordName})
+  for (const char* name : {"adapter", "checkpoints"}) discard_directory(path_ / name, fs_);
+  for (const char* name : {"metrics.jsonl", kBaseLockName, kRunRecordName})
     fs_.remove_all(path_ / name);
 }
 
@@ -139,7 +140,7 @@ void RunDirectory::prune(std::int64_t keep) {
   const std::vector<std::int64_t> steps = checkpoint_steps(path_);
   const auto kept = static_cast<std::size_t>(std::max<std::int64_t>(1, keep));
   for (std::size_t i = 0; i + kept < steps.size(); ++i)
-    fs_.remove_all(checkpoint_path(path_, steps[i]));
+    discard_directory(checkpoint_path(path_, steps[i]), fs_);
 }
 
 }  // namespace lora::engine

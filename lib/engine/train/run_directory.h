@@ -11,7 +11,8 @@
 namespace lora::engine {
 
 /// Owns a run directory for the life of the object (flock on RUN/.lock, which holds the owner's
-/// process id). The lock goes with the process, however it ends.
+/// process id). The lock goes with the process, however it ends. What a killed owner had not
+/// finished is removed first.
 class RunDirectory {
  public:
   enum class Use {

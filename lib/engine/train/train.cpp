@@ -132,7 +132,6 @@ class Run {
   void begin(const RunState& state, const Sinks& sinks) {
     const int threads = at::get_num_threads();
     const std::filesystem::path& path = directory_.path();
-    FileSystem& fs = write_options_.fs();
     if (setup_.resumed) {
       if (setup_.resumed->threads != threads)
         sinks.warning("the run was started with " + std::to_string(setup_.resumed->threads) +
@@ -140,7 +139,8 @@ class Run {
                       ": the last bits of its numbers may differ");
       cut_metrics(directory_.metrics(), state.step, state.evaluated_step);
       if (state.step < setup_.plan.total_steps && !state.stopped_early)
-        fs.remove_all(directory_.adapter());
+        discard_directory(directory_.adapter(), write_options_.fs());
+      directory_.prune(setup_.options.keep);  // a kill may have come between writing and pruning
       sinks.info("continuing at step " + std::to_string(state.step));
     } else {
       directory_.clear();

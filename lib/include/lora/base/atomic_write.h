@@ -5,7 +5,8 @@
 // killed process can leave only a hidden sibling `.NAME.lora-tmp-PID-N`, which the next write to
 // the same target removes once its process is gone. Where the system cannot exchange two
 // directories, one killed between two renames leaves the old version as `.NAME.lora-old-PID-N`, and
-// the next write puts it back first.
+// the next write puts it back first. What goes takes such a hidden name too before it is removed,
+// so that no half of a directory is ever seen under its own name.
 #pragma once
 
 #include <cstddef>
@@ -36,6 +37,17 @@ void write_file_atomically(const std::filesystem::path& path, const WriteOptions
                            const std::function<void(WritableFile&)>& fill);
 void write_file_atomically(const std::filesystem::path& path, std::string_view content,
                            const WriteOptions& options);
+
+/// Removes a directory so that a process killed meanwhile leaves all of it or nothing under its
+/// name. Best effort, as FileSystem::remove_all.
+void discard_directory(const std::filesystem::path& path, FileSystem& fs) noexcept;
+
+/// Removes what killed writers left in a directory. Only for its one owner: any writer at work there
+/// would lose what it makes.
+void remove_unfinished(const std::filesystem::path& directory, FileSystem& fs) noexcept;
+
+/// True for the name of a file or directory that a writer has not finished, or was removing.
+bool is_unfinished_name(std::string_view name);
 
 /// A directory under construction. Write into staging_path(); commit() publishes it. Destroyed
 /// without commit() it removes everything it made, missing parents of the target included.
