@@ -113,13 +113,13 @@ class Extracting {
     for (const Site& site : sites) total += static_cast<std::uint64_t>(site.base->numel());
     std::atomic<std::uint64_t> done{0};
     InputDigests& digests = digests_.emplace(base_, tuned_, survey_);
-    const auto factor = [&](std::size_t i) {
+    const auto factor = [&](std::size_t i, extraction::WorkSpace& space) {
       sinks_.throw_if_cancelled();
       const Site& site = sites[i];
       // A budget may leave a module without anything.
       if (wishes_[i].rank != std::int64_t{0})
         factors_[i] = extraction::factor(site.base_name, *site.base, *site.tuned, wishes_[i],
-                                         site.is_in_out(), options_.dtype);
+                                         site.is_in_out(), options_.dtype, space);
       digests.hash_site(site);
       drop_pages(base_.mappings, site.base->bytes);
       drop_pages(tuned_.mappings, site.tuned->bytes);

@@ -108,6 +108,7 @@ TEST_CASE("a search that began in the Gram matrix ends in the values where littl
 
 TEST_CASE("differences whose squares are beyond f32 get factors and a proof all the same") {
   const std::int64_t rows = 200, columns = 136;
+  extraction::WorkSpace space(1 << 20);
   const Tensor zero = Tensor::from_f32({rows, columns}, std::vector<float>(200 * 136));
   for (const double scale : {1e-30, 1e-20, 1e-12, 1.0, 1e12, 1e20, 1e30}) {
     INFO("scale " << scale);
@@ -118,8 +119,9 @@ TEST_CASE("differences whose squares are beyond f32 get factors and a proof all 
       for (Eigen::Index j = 0; j < columns; ++j) flat.push_back(static_cast<float>(values(i, j)));
     const Vector sigma = Eigen::JacobiSVD<Matrix>(values).singularValues();
     const double best = sigma.tail(sigma.size() - 8).squaredNorm();
-    const extraction::Factors factors = extraction::factor(
-        "w", zero, Tensor::from_f32({rows, columns}, flat), {8, std::nullopt}, false, DType::f32);
+    const extraction::Factors factors =
+        extraction::factor("w", zero, Tensor::from_f32({rows, columns}, flat), {8, std::nullopt},
+                           false, DType::f32, space);
     const std::vector<float> a = factors.a.to_f32(), b = factors.b.to_f32();
     Matrix product = Matrix::Zero(rows, columns);
     for (Eigen::Index i = 0; i < rows; ++i)
@@ -134,13 +136,14 @@ TEST_CASE("differences whose squares are beyond f32 get factors and a proof all 
     CHECK(factors.least_squared_error <= best * (1 + 1e-6));
     CHECK(factors.least_squared_error >= 0.98 * best);
     const std::vector<double> energies =
-        extraction::spectrum("w", zero, Tensor::from_f32({rows, columns}, flat), 8);
+        extraction::spectrum("w", zero, Tensor::from_f32({rows, columns}, flat), 8, space);
     CHECK(std::fabs(energies[0] - sigma(0) * sigma(0)) <= 0.02 * sigma(0) * sigma(0));
   }
 }
 
 TEST_CASE("factors in 16 bits are told the least error of the matrix, not of their rounding") {
   const std::int64_t rows = 300, columns = 300;
+  extraction::WorkSpace space(1 << 20);
   const Tensor zero = Tensor::from_f32({rows, columns}, std::vector<float>(300 * 300));
   const Matrix signal = random_matrix(rows, 8) * random_matrix(8, columns, 2);
   const Matrix noise = random_matrix(rows, columns, 3);
@@ -154,8 +157,9 @@ TEST_CASE("factors in 16 bits are told the least error of the matrix, not of the
     const Vector sigma = Eigen::BDCSVD<Matrix>(values).singularValues();
     const double best = sigma.tail(sigma.size() - 8).squaredNorm();
     for (const DType dtype : {DType::bf16, DType::f16, DType::f32}) {
-      const extraction::Factors factors = extraction::factor(
-          "w", zero, Tensor::from_f32({rows, columns}, flat), {8, std::nullopt}, false, dtype);
+      const extraction::Factors factors =
+          extraction::factor("w", zero, Tensor::from_f32({rows, columns}, flat),
+                             {8, std::nullopt}, false, dtype, space);
       CHECK(factors.least_squared_error <= best * (1 + 1e-6));
       CHECK(factors.squared_error >= best * (1 - 1e-6));
     }

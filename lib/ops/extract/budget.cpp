@@ -52,25 +52,26 @@ std::vector<std::int64_t> fill(const std::vector<Site>& sites,
 }  // namespace
 
 void for_sites(const std::vector<Site>& sites, const ExtractOptions& options,
-               const std::function<void(std::size_t)>& body, std::size_t others,
+               const std::function<void(std::size_t, WorkSpace&)>& body, std::size_t others,
                const std::function<void(std::size_t)>& other) {
   std::vector<std::size_t> order(sites.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
     return sites[a].base->numel() > sites[b].base->numel();
   });
+  // Freed memory stays with its thread: no more threads than begin with room.
   std::uint64_t largest = 1;
   for (const Site& site : sites)
-    largest = std::max(
-        largest, work_space(site.base->shape[0], site.base->shape[1], options.rank.value_or(32)));
+    largest = std::max(largest, first_work_space(*site.base, options.rank));
   const int threads = options.threads > 0 ? options.threads : available_threads();
   const auto fitting = static_cast<int>(
       std::clamp<std::uint64_t>(options.max_memory / largest, 1, static_cast<unsigned>(threads)));
+  WorkSpace space(options.max_memory);
   parallel_for(others + sites.size(), fitting, [&](std::size_t i) {
     if (i < others)
       other(i);
     else
-      body(order[i - others]);
+      body(order[i - others], space);
   });
 }
 
@@ -100,10 +101,10 @@ std::vector<std::int64_t> spend(const std::vector<Site>& sites, std::uint64_t bu
   while (!wanting.empty()) {
     std::vector<Site> asked;
     for (const std::size_t i : wanting) asked.push_back(sites[i]);
-    for_sites(asked, options, [&](std::size_t k) {
+    for_sites(asked, options, [&](std::size_t k, WorkSpace& space) {
       sinks.throw_if_cancelled();
       const std::size_t i = wanting[k];
-      spectra[i] = spectrum(sites[i].base_name, *sites[i].base, *sites[i].tuned, counts[i]);
+      spectra[i] = spectrum(sites[i].base_name, *sites[i].base, *sites[i].tuned, counts[i], space);
       counts[i] *= 2;
     });
     wanting.clear();

@@ -7,13 +7,14 @@
 
 #include "lora/base/sinks.h"
 #include "ops/extract/survey.h"
+#include "ops/extract/work_space.h"
 
 namespace lora::extraction {
 
-/// Runs body(i) for every site, the largest first, on as many threads as their work space allows
-/// within options.max_memory; before them other(i) for each of `others` further jobs.
+/// Runs body(i, space) for every site, the largest first, with a space of options.max_memory; before
+/// them other(i) for each of `others` further jobs.
 void for_sites(const std::vector<Site>& sites, const ExtractOptions& options,
-               const std::function<void(std::size_t)>& body, std::size_t others = 0,
+               const std::function<void(std::size_t, WorkSpace&)>& body, std::size_t others = 0,
                const std::function<void(std::size_t)>& other = {});
 
 /// The ranks whose factors take at most `budget` bytes less `fixed` and leave the least squared

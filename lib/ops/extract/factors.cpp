@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 
 #include "lora/base/error.h"
 #include "ops/extract/difference.h"
@@ -125,10 +126,42 @@ Tensor as_rows(const PanelMatrix& matrix, DType dtype, const std::vector<std::by
   return Tensor::from_bytes(dtype, {matrix.columns(), matrix.rows()}, std::move(out));
 }
 
+struct Room {
+  std::uint64_t kept, all;  ///< bytes from one width to the next, and with the width's own
+};
+
+Room room_of(const Tensor& matrix, std::int64_t width) {
+  const auto longer = static_cast<std::uint64_t>(std::max(matrix.shape[0], matrix.shape[1]));
+  const auto shorter = static_cast<std::uint64_t>(std::min(matrix.shape[0], matrix.shape[1]));
+  const std::uint64_t columns = std::min(static_cast<std::uint64_t>(width), shorter);
+  // The difference, a Gram matrix and its factor; 64 rows of the difference in parts of bf16.
+  const std::uint64_t kept = 4 * (longer * shorter + 2 * shorter * shorter);
+  return {kept, kept + 4 * (5 * columns * (longer + shorter) + 128 * shorter)};
+}
+
+// The part of the work space for one module, which grows with the width of its search.
+class GrowingShare {
+ public:
+  GrowingShare(WorkSpace& space, const Tensor& matrix, std::optional<std::int64_t> rank)
+      : share_(space), matrix_(matrix) {
+    share_.grow(first_work_space(matrix, rank));
+  }
+
+  void operator()(std::int64_t width) {
+    const Room room = room_of(matrix_, width);
+    share_.grow(room.all, room.kept);
+  }
+
+ private:
+  WorkSpace::Share share_;
+  const Tensor& matrix_;
+};
+
 }  // namespace
 
 Factors factor(const std::string& name, const Tensor& base, const Tensor& tuned,
-               const RankWish& wish, bool is_in_out, DType dtype) {
+               const RankWish& wish, bool is_in_out, DType dtype, WorkSpace& space) {
+  GrowingShare share(space, base, wish.rank);
   Difference difference = difference_of(base, tuned);
   require_finite(name, base, tuned, difference.squared_norm);
   Factors out;
@@ -137,7 +170,8 @@ Factors factor(const std::string& name, const Tensor& base, const Tensor& tuned,
   const int exponent = normalise(difference);
   const double squares = difference.squared_norm;
   const auto rule = rule_of(wish, out.full_rank, squares);
-  Truncation found = numbers::truncate(difference.values, squares, rule, name, true);
+  Truncation found =
+      numbers::truncate(difference.values, squares, rule, name, true, std::ref(share));
   out.rank = rule(found.energies);
   out.is_exact = found.is_exact;
   PanelMatrix left = found.left, right = found.right;
@@ -190,7 +224,8 @@ Factors factor(const std::string& name, const Tensor& base, const Tensor& tuned,
 }
 
 std::vector<double> spectrum(const std::string& name, const Tensor& base, const Tensor& tuned,
-                             std::int64_t count) {
+                             std::int64_t count, WorkSpace& space) {
+  GrowingShare share(space, base, count);
   Difference difference = difference_of(base, tuned);
   require_finite(name, base, tuned, difference.squared_norm);
   if (difference.squared_norm == 0) return {};
@@ -198,18 +233,14 @@ std::vector<double> spectrum(const std::string& name, const Tensor& base, const 
   const double squares = difference.squared_norm;
   const auto rule = rule_of({count, std::nullopt}, difference.values.columns(), squares);
   std::vector<double> energies =
-      numbers::truncate(difference.values, squares, rule, name, false).energies;
+      numbers::truncate(difference.values, squares, rule, name, false, std::ref(share)).energies;
   for (double& energy : energies) energy = std::ldexp(energy, 2 * exponent);
   return energies;
 }
 
-std::uint64_t work_space(std::int64_t rows, std::int64_t columns, std::int64_t rank) {
-  const auto longer = static_cast<std::uint64_t>(std::max(rows, columns));
-  const auto shorter = static_cast<std::uint64_t>(std::min(rows, columns));
-  const auto width = std::min(static_cast<std::uint64_t>(rank) + 40, shorter);
-  // The difference, a Gram matrix and its factor; 64 rows of the difference in parts of bf16.
-  return 4 * (longer * shorter + 2 * shorter * shorter + 5 * width * (longer + shorter) +
-              128 * shorter);
+std::uint64_t first_work_space(const Tensor& matrix, std::optional<std::int64_t> rank) {
+  constexpr std::int64_t kMargin = 40;
+  return room_of(matrix, rank.value_or(kFirstGuess) + kMargin).all;
 }
 
 }  // namespace lora::extraction

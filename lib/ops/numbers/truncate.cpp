@@ -240,11 +240,14 @@ PanelMatrix left_out(Truncation& found, std::int64_t rank) {
 }  // namespace
 
 Truncation truncate(const PanelMatrix& values, double squared_norm, const RankRule& rule,
-                    const std::string& name, bool is_to_prove) {
+                    const std::string& name, bool is_to_prove,
+                    const std::function<void(std::int64_t width)>& before) {
   const std::int64_t least = values.columns();
   PanelMatrix gram;
   for (std::int64_t width = (rule({}) + kSpare + kWidth - 1) / kWidth * kWidth;; width *= 2) {
-    if (least <= kSmall || 3 * width > least) return exact(values);
+    const bool is_exact = least <= kSmall || 3 * width > least;
+    if (before) before(is_exact ? least : width);
+    if (is_exact) return exact(values);
     Truncation found = Search(values, squared_norm, width, rule).run(name, is_to_prove, gram);
     if (rule(found.energies) + kSpare <= width) return found;
     if (gram.columns() == 0) gram = std::move(found.gram);
