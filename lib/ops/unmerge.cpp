@@ -13,6 +13,7 @@
 #include "lora/base/parallel.h"
 #include "lora/ops/adapter_set.h"
 #include "ops/adapter_digest.h"
+#include "ops/merge/copies.h"
 #include "ops/merge/record.h"
 #include "ops/output_place.h"
 #include "ops/replay/plan.h"
@@ -88,8 +89,11 @@ class Unmerging {
       judge(written, lock, changed);
     };
     MergeReport done = merge(merging, sinks_);
-    if (options_.dry_run)
+    if (options_.dry_run) {
       for (const MergedWeight& weight : done.weights) add(weight.base_name);
+      for (const auto& [name, copy] : copied_) add(name).is_copy = true;
+      for (const std::string& name : twins_) add(name);
+    }
     report_.weight_bytes = done.weight_bytes;
     report_.files = std::move(done.files);
     report_.notes.insert(report_.notes.end(), done.notes.begin(), done.notes.end());
@@ -195,7 +199,7 @@ class Unmerging {
         place = copy.cast(options_.dtype.value_or(place.dtype));
         settled_.insert(stored);
         if (start_.aliases.contains(name)) settled_.insert(name);
-        copied_.insert(stored);
+        copied_[stored] = copy;
       }
   }
 
@@ -214,7 +218,9 @@ class Unmerging {
             !is_own_touched || (settled_.contains(name) && settled_.contains(canonical));
         if (!is_known || !has_equal_bytes(own->second, other->second)) continue;
       } else if (is_other_touched) {
-        other->second = own->second;
+        other->second = own->second.cast(options_.dtype.value_or(own->second.dtype));
+        copied_.erase(canonical);
+        twins_.insert(canonical);
       }
       start_.tensors.erase(own);
       start_.aliases[name] = canonical;
@@ -245,14 +251,14 @@ class Unmerging {
       tensors[i].elements = tensor.numel();
       bound(*merged_.find(name), tensor, recorded_.is_safe_merge, tensors[i]);
     });
-    std::set<std::string> copied;
-    for (const std::string& name : copied_) copied.insert(replay::stored_name(written, name));
-    for (const std::string& name : copied) {
+    const auto add_whole = [&](const std::string& name, bool is_copy) {
       RestoredTensor& tensor = tensors.emplace_back();
       tensor.base_name = name;
       tensor.elements = written.tensors.at(name).numel();
-      tensor.is_copy = true;
-    }
+      tensor.is_copy = is_copy;
+    };
+    for (const auto& [name, copy] : copied_) add_whole(name, true);
+    for (const std::string& name : twins_) add_whole(name, false);
     const bool has_root = recorded_.root && lock.root == *recorded_.root;
     bool is_each_equal = !tensors.empty();
     for (RestoredTensor& tensor : tensors) {
@@ -270,7 +276,31 @@ class Unmerging {
     report_.is_exact = recorded_.root ? has_root : is_each_equal;
     report_.tensors = std::move(tensors);
     report_.recorded_in = recorded_.source;
+    if (!report_.is_exact && !copied_.empty()) try_copies();
     if (!report_.is_exact && !options_.allow_inexact) refuse_inexact();
+  }
+
+  // With its update a copy has to give what the merge holds, in the base's dtype or its own.
+  void try_copies() const {
+    Checkpoint base = start_;
+    std::vector<std::string> contradicted;
+    for (const bool is_own_dtype : {false, true}) {
+      std::set<std::string> names(contradicted.begin(), contradicted.end());
+      for (const auto& [name, copy] : copied_) {
+        if (is_own_dtype) base.tensors.at(name) = copy;
+        if (!is_own_dtype) names.insert(name);
+      }
+      contradicted = merging::contradicted_copies(names, options_.adapters, base, merged_,
+                                                  options_.threads, sinks_);
+    }
+    if (contradicted.empty()) return;
+    throw Error(ErrorKind::incompatible,
+                "cannot unmerge " + merged_.path.string() +
+                    ": what the adapters hold of the base and their updates of it do not give "
+                    "the merge's " +
+                    rules::join_some(contradicted, 5))
+        .in_file(merged_.path.string())
+        .with_hint("it is a merge of another base or of other adapters");
   }
 
   void refuse_inexact() const {
@@ -295,8 +325,9 @@ class Unmerging {
             (copies == 0
                  ? ""
                  : "; " + std::to_string(copies) +
-                       " tensors are copies of the base's that the adapters hold, which nothing "
-                       "proves"))
+                       (copies == 1 ? " tensor is a copy" : " tensors are copies") +
+                       " of the base's that the adapters hold, which give the merge with their "
+                       "updates"))
         .in_file(merged_.path.string())
         .with_hint("--allow-inexact writes it; an exact base needs the base itself");
   }
@@ -306,7 +337,9 @@ class Unmerging {
   const Checkpoint& merged_;
   Checkpoint start_;  // the same with what needs no subtraction
   std::map<std::string, std::string> tied_;
-  std::set<std::string> settled_, copied_;
+  std::set<std::string> settled_;
+  std::map<std::string, Tensor> copied_;  // as the adapter holds them
+  std::set<std::string> twins_;  // changed by the merge, and restored from the name it untied
   Recorded recorded_;
   UnmergeReport report_;
 };

@@ -210,10 +210,15 @@ struct TiedRound {
     merge_kind(adapter, base, merged);
   }
 
-  UnmergeReport undo(bool allow_inexact = false) const {
+  UnmergeReport plan() const { return undo(false, std::nullopt, true); }
+
+  UnmergeReport undo(bool allow_inexact = false, std::optional<DType> dtype = std::nullopt,
+                     bool dry_run = false) const {
     const Checkpoint sum = open_checkpoint(merged.string());
     UnmergeOptions options;
     options.merged = &sum;
+    options.dtype = dtype;
+    options.dry_run = dry_run;
     options.adapters.push_back({open_adapter(adapter), 1});
     options.output = restored;
     options.allow_inexact = allow_inexact;
@@ -251,6 +256,49 @@ TEST_CASE("weights that an adapter brought along are restored from there, and ti
   REQUIRE(error.message().find("nothing records the base") != std::string::npos);
   REQUIRE(error.message().find("2 tensors are copies of the base's that the adapters hold") !=
           std::string::npos);
+  const UnmergeReport planned = round.plan();
+  REQUIRE(std::ranges::count(planned.tensors, true, &RestoredTensor::is_copy) == 2);
+}
+
+TEST_CASE("a copy that does not give the merge with its update is refused, proof or not") {
+  TiedRound round("tied_independent");
+  fs::remove(round.merged / "lora_merge.json");
+  const fs::path other = round.directory / "other";
+  fs::copy(round.adapter, other);
+  TensorMap tensors = read_safetensors(other / "adapter_model.safetensors").tensors;
+  const std::string name = "base_model.model.model.embed_tokens.base_layer.weight";
+  std::vector<float> values = tensors.at(name).to_f32();
+  values[5] += 0.5F;
+  tensors[name] = Tensor::from_f32(tensors.at(name).shape, values);
+  MergeSample::write(other / "adapter_model.safetensors", tensors);
+  REQUIRE_FALSE(round.undo(true).is_exact);
+  fs::remove_all(round.restored);
+  round.adapter = other;
+  for (const bool allow_inexact : {false, true})
+    require_error(ErrorKind::incompatible, "do not give the merge's model.embed_tokens.weight",
+                  [&] { round.undo(allow_inexact); });
+  REQUIRE_FALSE(fs::exists(round.restored));
+}
+
+TEST_CASE("a matrix that the merge untied in a wider dtype is tied again in the base's") {
+  for (const char* kind : {"tied_head_only", "tied_independent"}) {
+    INFO(kind);
+    TiedRound round(kind);
+    const Checkpoint wide = open_checkpoint(round.base.string());
+    TensorMap low;
+    for (const auto& [name, tensor] : wide.tensors) low[name] = tensor.cast(DType::bf16);
+    round.base = round.directory / "low";
+    fs::create_directory(round.base);
+    fs::copy_file(wide.directory / "config.json", round.base / "config.json");
+    MergeSample::write(round.base / "model.safetensors", low);
+    round.merged = round.directory / "wide";
+    MergeOptions options;
+    options.dtype = DType::f32;
+    merge_kind(round.adapter, round.base, round.merged, options);
+    const UnmergeReport report = round.undo(false, DType::bf16);
+    REQUIRE(report.is_exact);
+    round.require_tied();
+  }
 }
 
 TEST_CASE("where a merge untied a head to change it, the embedding is the base's matrix") {

@@ -83,7 +83,8 @@ class Unmerge final : public Command {
     const auto copies = std::count_if(report.tensors.begin(), report.tensors.end(),
                                       [](const RestoredTensor& tensor) { return tensor.is_copy; });
     return copies == 0 ? ""
-                       : "; tensors that are unproven copies of it, from the adapters: " +
+                       : "; tensors that are copies of it, from the adapters, and give the merge "
+                         "with their updates: " +
                              std::to_string(copies);
   }
 
