@@ -108,6 +108,30 @@ TEST_CASE("LV318: recorded roots decide before names whether two bases are one")
   require_rule(run.verify(a), "LV318", Severity::note, "c (they train biases");
 }
 
+TEST_CASE("LV318: what an adapter holds of the base is no conflict once the base is known") {
+  Run run;
+  const TempDir directory;
+  Checkpoint base = sample_base(directory / "base");
+  base.tensors["lm_head.weight"] = normal_tensor("x", {3, 2});
+  const AdapterConfig config = config_on({"fc1", "fc2", "lm_head"});
+  const auto on_head = [&](const char* copy) {
+    TensorMap tensors = sample_tensors();
+    add_pair(tensors, "lm_head", 4, 2, 3);
+    if (copy != nullptr)
+      tensors["base_model.model.lm_head.base_layer.weight"] = normal_tensor(copy, {3, 2});
+    return tensors;
+  };
+  const fs::path plain = run.write("plain", config, on_head(nullptr));
+  const fs::path copy = run.write("copy", config, on_head("x"));
+  for (const fs::path& path : {plain, copy}) {
+    require_rule(run.verify(path), "LV318", Severity::note, "adapts lm_head");
+    forbid_rule(run.verify(path, &base), "LV318");
+  }
+  for (int i = 0; i < 5; ++i) run.write("other" + std::to_string(i), config, on_head("y"));
+  for (const fs::path& path : {plain, copy})
+    require_rule(run.verify(path, &base), "LV318", Severity::note, "and 2 more");
+}
+
 TEST_CASE("LV318: a site with another weight in each adapter is no site of one model") {
   Run run;
   const auto site = [](std::int64_t in, std::int64_t out) {

@@ -31,12 +31,28 @@ std::vector<fs::path> neighbours(const fs::path& directory) {
   return found;
 }
 
+bool may_hold_copies(const Adapter& adapter) {
+  return std::any_of(adapter.replacements.begin(), adapter.replacements.end(),
+                     [&](const auto& entry) { return is_base_copy(adapter, entry.first); });
+}
+
+// Whether the base may say that what looks like a conflict is its own in an adapter.
+bool is_up_to_base(const Subject& subject, const Adapter& other) {
+  return subject.base != nullptr && (may_hold_copies(subject.adapter) || may_hold_copies(other));
+}
+
+Names conflicts_of(const Subject& subject, const Adapter& other) {
+  if (!is_up_to_base(subject, other)) return conflicts_between(subject.adapter, other);
+  Adapter own = subject.adapter, neighbour = other;
+  for (Adapter* adapter : {&own, &neighbour}) drop_base_copies(*adapter, *subject.base);
+  return conflicts_between(own, neighbour);
+}
+
 void compare_with_neighbours(const Subject& subject, const std::vector<fs::path>& others,
                              Report& report) {
   for (const fs::path& other : others) {
     try {
-      if (const Names found = conflicts_between(subject.adapter, open_adapter(other));
-          !found.empty())
+      if (const Names found = conflicts_of(subject, open_adapter(other)); !found.empty())
         report.add("cannot be loaded together with " + other.filename().string() + ": they " +
                    report.list(found));
     } catch (const Error&) {
@@ -56,10 +72,14 @@ void compare_with_run(const Subject& subject, const std::vector<fs::path>& known
     const bool is_compared = std::find(known.begin(), known.end(), path) != known.end();
     const bool is_unrelated = subject.base == nullptr && is_other_base(base, other->base);
     if (is_compared || is_unrelated) continue;
-    conflicts.push_back(path.string());
-    if (conflicts.size() <= kShownOfRun)
-      conflicts.back() +=
-          " (they " + report.list(conflicts_between(subject.adapter, other->adapter)) + ")";
+    const bool is_shown = conflicts.size() < kShownOfRun;
+    std::string conflict = path.string();
+    if (is_shown || is_up_to_base(subject, other->adapter)) {
+      const Names found = conflicts_of(subject, other->adapter);
+      if (found.empty()) continue;
+      if (is_shown) conflict += " (they " + report.list(found) + ")";
+    }
+    conflicts.push_back(std::move(conflict));
   }
   if (!conflicts.empty())
     report.add("cannot be loaded together with " + report.list(conflicts, kShownOfRun));
