@@ -1,6 +1,7 @@
 #include "lora/ops/make_plain.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <map>
 
@@ -11,6 +12,7 @@
 #include "lora/checkpoint/base_lock.h"
 #include "lora/checkpoint/checkpoint.h"
 #include "lora/ops/fit.h"
+#include "lora/ops/statistics.h"
 #include "ops/derived_adapter.h"
 #include "ops/first_factors.h"
 #include "ops/init_base_plan.h"
@@ -65,6 +67,7 @@ class Conversion {
       take_initial();
     else
       take_from_base();
+    compare_beginning();
     write();
     return std::move(report_);
   }
@@ -183,6 +186,30 @@ class Conversion {
       first_[sites_[i]->module_path] = std::move(pairs[i]);
     origin_.digest = lock.root;
     origin_.kind = "base";
+  }
+
+  // Training turns the first factors little: what has nothing of them began from another base.
+  void compare_beginning() {
+    constexpr double kAlike = 0.5;
+    double overlap = 0, squares = 0, first_squares = 0;
+    for (const LoraModule* module : sites_) {
+      LoraModule beginning = *module;
+      beginning.a = first_.at(module->module_path).a;
+      beginning.b = first_.at(module->module_path).b;
+      const UpdateDistance both = update_distance(*module, beginning);
+      overlap += both.cosine * both.norm_a * both.norm_b;
+      squares += both.norm_a * both.norm_a;
+      first_squares += both.norm_b * both.norm_b;
+    }
+    if (first_squares == 0 || squares == 0) return;
+    const double cosine = overlap / std::sqrt(squares * first_squares);
+    report_.beginning_cosine = cosine;
+    if (cosine < kAlike)
+      notes_.push_back("the adapter has little of these first factors (cosine " +
+                       rules::figure(cosine) + "): " +
+                       (options_.base != nullptr ? "it was trained on another base"
+                                                 : "it did not begin as this one") +
+                       ", or very far away from its beginning");
   }
 
   // By the shape where it tells; of a square weight by its class, and without one to ask the

@@ -256,3 +256,37 @@ TEST_CASE("an adapter that equals its beginning converts to zero, and says so", 
   REQUIRE(!report.result.notes.empty());
   CHECK(report.result.notes[0].find("the converted update is zero") != std::string::npos);
 }
+
+TEST_CASE("first factors that the adapter has nothing of are of another beginning", "[plain]") {
+  const Bench bench;
+  const Adapter initial = bench.trained("pissa", 2), other = bench.trained("pissa", 3);
+  const Adapter change = bench.trained("pissa", 4);
+  TensorMap tensors;
+  for (const auto& [key, tensor] : initial.tensors) {
+    std::vector<float> values = tensor.to_f32();
+    const std::vector<float> learned = change.tensors.at(key).to_f32();
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] += 0.2F * learned[i];
+    tensors[key] = Tensor::from_f32(tensor.shape, values);
+  }
+  const Adapter adapter = make_adapter(initial.config, tensors, bench.directory / "trained");
+  const auto convert_from = [&](const Adapter& beginning) {
+    MakePlainOptions options = bench.options(adapter);
+    options.initial = &beginning;
+    options.output.dry_run = true;
+    return make_plain(options);
+  };
+  const MakePlainReport own = convert_from(initial), foreign = convert_from(other);
+  double overlap = 0, squares = 0, first_squares = 0;
+  for (const LoraModule& module : adapter.modules) {
+    const Matrix x = update_of(module), y = update_of(*initial.find(module.module_path));
+    overlap += (x.array() * y.array()).sum();
+    squares += x.squaredNorm();
+    first_squares += y.squaredNorm();
+  }
+  CHECK(std::fabs(*own.beginning_cosine - overlap / std::sqrt(squares * first_squares)) <= 1e-9);
+  CHECK(*own.beginning_cosine > 0.8);
+  CHECK(own.result.notes.empty());
+  CHECK(*foreign.beginning_cosine < 0.5);
+  REQUIRE(foreign.result.notes.size() == 1);
+  CHECK(foreign.result.notes[0].find("did not begin as this one") != std::string::npos);
+}

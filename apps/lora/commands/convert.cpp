@@ -62,6 +62,7 @@ class Convert final : public Command {
     JsonObject result;
     add_result(report.result, result);
     result["init"] = report.init;
+    result["beginning_cosine"] = report.beginning_cosine ? Json(*report.beginning_cosine) : Json();
     result["modules"] = std::move(modules);
     return result;
   }

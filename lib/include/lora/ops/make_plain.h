@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,6 +38,9 @@ struct MakePlainReport {
   DerivedReport result;
   std::string init;  ///< what init_lora_weights said
   std::vector<PlainModule> modules;
+  /// Between the trained updates and the first factors, over all modules; below a half a note says
+  /// that the origin may be another. Absent when either is zero.
+  std::optional<double> beginning_cosine;
 };
 
 /// Throws Error(usage) for no or two origins, or an output that is or holds an input;
