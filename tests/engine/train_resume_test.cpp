@@ -88,7 +88,7 @@ TEST_CASE("a run killed before its last pruning is pruned when it is resumed") {
   write_file(options.run_dir / "checkpoints" / ".step-000001.lora-tmp-1-0" / "state", "x");
   REQUIRE(fixture.train(resuming(options), fake_surroundings()).steps == 8);
   REQUIRE(checkpoint_steps(options.run_dir) == steps);
-  REQUIRE(names_in(options.run_dir / "checkpoints").size() == steps.size());
+  REQUIRE(entry_count(options.run_dir / "checkpoints") == steps.size());
 }
 
 TEST_CASE("a run killed before its first checkpoint starts again from the recorded settings") {

@@ -158,8 +158,8 @@ TEST_CASE("factors in 16 bits are told the least error of the matrix, not of the
     const double best = sigma.tail(sigma.size() - 8).squaredNorm();
     for (const DType dtype : {DType::bf16, DType::f16, DType::f32}) {
       const extraction::Factors factors =
-          extraction::factor("w", zero, Tensor::from_f32({rows, columns}, flat),
-                             {8, std::nullopt}, false, dtype, space);
+          extraction::factor("w", zero, Tensor::from_f32({rows, columns}, flat), {8, std::nullopt},
+                             false, dtype, space);
       CHECK(factors.least_squared_error <= best * (1 + 1e-6));
       CHECK(factors.squared_error >= best * (1 - 1e-6));
     }

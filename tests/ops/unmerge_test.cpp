@@ -321,6 +321,7 @@ TEST_CASE("a root that contradicts the result is no proof, whatever the touched 
   MergeSample::write(round.merged / "model.safetensors", tensors);
   const Error error = failure_of([&] { round.undo(); });
   REQUIRE(error.kind() == ErrorKind::incompatible);
+  INFO(error.message());
   REQUIRE(error.message().find("the root is not the one") != std::string::npos);
 }
 

@@ -11,8 +11,8 @@
 
 namespace lora::extraction {
 
-/// Runs body(i, space) for every site, the largest first, with a space of options.max_memory; before
-/// them other(i) for each of `others` further jobs.
+/// Runs body(i, space) for every site, the largest first, with a space of options.max_memory;
+/// before them other(i) for each of `others` further jobs.
 void for_sites(const std::vector<Site>& sites, const ExtractOptions& options,
                const std::function<void(std::size_t, WorkSpace&)>& body, std::size_t others = 0,
                const std::function<void(std::size_t)>& other = {});

@@ -24,9 +24,8 @@ void WorkSpace::Share::grow(std::uint64_t bytes, std::uint64_t kept) {
     --space_.working_;
     space_.changed_.notify_all();
   }
-  space_.changed_.wait(lock, [&] {
-    return space_.working_ == 0 || space_.used_ - kept + bytes <= space_.limit_;
-  });
+  space_.changed_.wait(
+      lock, [&] { return space_.working_ == 0 || space_.used_ - kept + bytes <= space_.limit_; });
   space_.used_ += bytes - kept;
   ++space_.working_;
   held_ = bytes;

@@ -16,9 +16,7 @@ Adapter updates_of(const std::set<std::string>& names, const WeightedAdapter& gi
   adapter.replacements.clear();
   adapter.tokens.clear();
   std::erase_if(adapter.modules, [&](const LoraModule& module) {
-    return std::none_of(names.begin(), names.end(), [&](const std::string& name) {
-      return replay::is_stored_as(base, module.base_name, name);
-    });
+    return !names.contains(replay::stored_name(base, module.base_name));
   });
   return adapter;
 }
@@ -48,7 +46,8 @@ std::vector<std::string> contradicted_copies(const std::set<std::string>& names,
       if (shared.target == i)
         ways.insert(ways.end(), shared.alternatives.begin(), shared.alternatives.end());
     const auto outcomes = replay::replay(ways, threads, sinks);
-    if (std::all_of(outcomes.begin(), outcomes.end(), is_contradicted)) contradicted.push_back(name);
+    if (std::all_of(outcomes.begin(), outcomes.end(), is_contradicted))
+      contradicted.push_back(name);
   }
   return contradicted;
 }
