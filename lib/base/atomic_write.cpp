@@ -44,18 +44,21 @@ stdfs::path sibling_name(const stdfs::path& target, std::string_view marker) {
   return path;
 }
 
-// True for a sibling of `prefix` + id of a process that is gone + "-N". One with our own id and a
-// number that we have not given yet was left by a process that had the id before us.
-bool is_leftover(std::string_view name, const std::string& prefix) {
-  if (!name.starts_with(prefix)) return false;
-  const char* const end = name.data() + name.size();
+// Whether the id of a process + "-N" is of one that is gone. Our own id with a number that we have
+// not given yet is of a process that had the id before us.
+bool is_of_gone_process(std::string_view text) {
+  const char* const end = text.data() + text.size();
   int pid = 0;
-  const auto id = std::from_chars(name.data() + prefix.size(), end, pid);
+  const auto id = std::from_chars(text.data(), end, pid);
   if (id.ec != std::errc() || pid <= 0) return false;
   if (pid != ::getpid()) return ::kill(pid, 0) != 0 && errno == ESRCH;
   unsigned number = 0;
   return id.ptr != end && std::from_chars(id.ptr + 1, end, number).ec == std::errc() &&
          number >= next_number;
+}
+
+bool is_leftover(std::string_view name, const std::string& prefix) {
+  return name.starts_with(prefix) && is_of_gone_process(name.substr(prefix.size()));
 }
 
 // Cleans up after killed processes. One killed between the two renames of commit() left the old
@@ -163,8 +166,12 @@ void remove_unfinished(const stdfs::path& directory, FileSystem& fs) noexcept {
     std::vector<stdfs::path> unfinished;
     std::error_code absent;
     for (stdfs::directory_iterator it(directory, absent), end; !absent && it != end;
-         it.increment(absent))
-      if (is_unfinished_name(it->path().filename().string())) unfinished.push_back(it->path());
+         it.increment(absent)) {
+      const std::string name = it->path().filename().string();
+      if (is_unfinished_name(name) && is_of_gone_process(std::string_view(name).substr(
+                                          name.rfind(kNewMarker) + kNewMarker.size())))
+        unfinished.push_back(it->path());
+    }
     for (const stdfs::path& path : unfinished) fs.remove_all(path);
   } catch (const std::bad_alloc&) {
     // The next owner tries again.
@@ -176,9 +183,10 @@ void write_file_atomically(const stdfs::path& path, const WriteOptions& options,
   require_absent(path, options.force);
   FileSystem& fs = options.fs();
   const auto created_parents = create_missing_parents(path, fs);
-  const stdfs::path staging = sibling_name(path, kNewMarker);
+  stdfs::path staging;
   try {
     recover_from_killed_writers(path, fs);
+    staging = sibling_name(path, kNewMarker);
     auto file = fs.create(staging);
     fill(*file);
     file->sync_and_close();
@@ -186,7 +194,7 @@ void write_file_atomically(const stdfs::path& path, const WriteOptions& options,
     fs.rename(staging, path);
     fs.sync_directory(parent_of(path));
   } catch (...) {
-    fs.remove_all(staging);
+    if (!staging.empty()) fs.remove_all(staging);
     remove_created_parents(created_parents, fs);
     throw;
   }

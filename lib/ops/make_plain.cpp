@@ -192,11 +192,14 @@ class Conversion {
   void compare_beginning() {
     constexpr double kAlike = 0.5;
     double overlap = 0, squares = 0, first_squares = 0;
-    for (const LoraModule* module : sites_) {
-      LoraModule beginning = *module;
-      beginning.a = first_.at(module->module_path).a;
-      beginning.b = first_.at(module->module_path).b;
-      const UpdateDistance both = update_distance(*module, beginning);
+    std::vector<UpdateDistance> distances(sites_.size());
+    parallel_for(sites_.size(), options_.output.threads, [&](std::size_t i) {
+      LoraModule beginning = *sites_[i];
+      beginning.a = first_.at(sites_[i]->module_path).a;
+      beginning.b = first_.at(sites_[i]->module_path).b;
+      distances[i] = update_distance(*sites_[i], beginning);
+    });
+    for (const UpdateDistance& both : distances) {
       overlap += both.cosine * both.norm_a * both.norm_b;
       squares += both.norm_a * both.norm_a;
       first_squares += both.norm_b * both.norm_b;
@@ -205,11 +208,11 @@ class Conversion {
     const double cosine = overlap / std::sqrt(squares * first_squares);
     report_.beginning_cosine = cosine;
     if (cosine < kAlike)
-      notes_.push_back("the adapter has little of these first factors (cosine " +
-                       rules::figure(cosine) + "): " +
-                       (options_.base != nullptr ? "it was trained on another base"
-                                                 : "it did not begin as this one") +
-                       ", or very far away from its beginning");
+      notes_.push_back(
+          "the adapter has little of these first factors (cosine " + rules::figure(cosine) +
+          "): it " +
+          (options_.base != nullptr ? "was trained on another base" : "did not begin as this one") +
+          ", or training took it very far away");
   }
 
   // By the shape where it tells; of a square weight by its class, and without one to ask the

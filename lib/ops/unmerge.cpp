@@ -54,6 +54,16 @@ void bound(const Tensor& merged, const Tensor& restored, bool is_safe_merge, Res
   }
 }
 
+// Half a step of the merge's dtype, where that is what the base was rounded to.
+void bound_rounding(DType merged, const Tensor& restored, RestoredTensor& out) {
+  if (step_of(1, merged) <= step_of(1, restored.dtype)) return;
+  for (const float value : restored.to_f32()) {
+    const double ulps = step_of(value, merged) / 2 / step_of(value, restored.dtype);
+    out.worst_ulps = std::max(out.worst_ulps, ulps);
+    out.uncertain += ulps > 1 ? 1 : 0;
+  }
+}
+
 class Unmerging {
  public:
   Unmerging(const UnmergeOptions& options, const Sinks& sinks)
@@ -92,7 +102,7 @@ class Unmerging {
     if (options_.dry_run) {
       for (const MergedWeight& weight : done.weights) add(weight.base_name);
       for (const auto& [name, copy] : copied_) add(name).is_copy = true;
-      for (const std::string& name : twins_) add(name);
+      for (const auto& [name, dtype] : twins_) add(name);
     }
     report_.weight_bytes = done.weight_bytes;
     report_.files = std::move(done.files);
@@ -217,10 +227,19 @@ class Unmerging {
         const bool is_known =
             !is_own_touched || (settled_.contains(name) && settled_.contains(canonical));
         if (!is_known || !has_equal_bytes(own->second, other->second)) continue;
-      } else if (is_other_touched) {
-        other->second = own->second.cast(options_.dtype.value_or(own->second.dtype));
+      } else {
+        const Tensor twin = is_own_touched ? other->second : own->second;
+        const DType dtype = options_.dtype.value_or(twin.dtype);
+        const auto found = copied_.find(is_own_touched ? name : canonical);
+        // A merge that rounded the twin left a copy that tells more.
+        const bool is_copied = found != copied_.end() &&
+                               has_equal_bytes(found->second.cast(twin.dtype), twin) &&
+                               !has_equal_bytes(found->second.cast(dtype), twin.cast(dtype));
+        const Tensor whole = is_copied ? found->second : twin;
+        other->second = whole.cast(dtype);
         copied_.erase(canonical);
-        twins_.insert(canonical);
+        if (is_copied) copied_[canonical] = whole;
+        if (!is_copied && is_other_touched) twins_[canonical] = twin.dtype;
       }
       start_.tensors.erase(own);
       start_.aliases[name] = canonical;
@@ -251,14 +270,15 @@ class Unmerging {
       tensors[i].elements = tensor.numel();
       bound(*merged_.find(name), tensor, recorded_.is_safe_merge, tensors[i]);
     });
-    const auto add_whole = [&](const std::string& name, bool is_copy) {
+    const auto add_whole = [&](const std::string& name) -> RestoredTensor& {
       RestoredTensor& tensor = tensors.emplace_back();
       tensor.base_name = name;
       tensor.elements = written.tensors.at(name).numel();
-      tensor.is_copy = is_copy;
+      return tensor;
     };
-    for (const auto& [name, copy] : copied_) add_whole(name, true);
-    for (const std::string& name : twins_) add_whole(name, false);
+    for (const auto& [name, copy] : copied_) add_whole(name).is_copy = true;
+    for (const auto& [name, dtype] : twins_)
+      bound_rounding(dtype, written.tensors.at(name), add_whole(name));
     const bool has_root = recorded_.root && lock.root == *recorded_.root;
     bool is_each_equal = !tensors.empty();
     for (RestoredTensor& tensor : tensors) {
@@ -276,12 +296,19 @@ class Unmerging {
     report_.is_exact = recorded_.root ? has_root : is_each_equal;
     report_.tensors = std::move(tensors);
     report_.recorded_in = recorded_.source;
-    if (!report_.is_exact && !copied_.empty()) try_copies();
-    if (!report_.is_exact && !options_.allow_inexact) refuse_inexact();
+    if (report_.is_exact) return;
+    const std::string contradicted = rules::join_some(contradicted_copies(), 5);
+    const std::string doubt =
+        contradicted.empty() ? ""
+                             : "with its update the copy of " + contradicted +
+                                   " does not give what the merge holds, so one of the two is of "
+                                   "another model, or computed otherwise";
+    if (!options_.allow_inexact) refuse_inexact(doubt);
+    if (!doubt.empty()) report_.notes.push_back(doubt);
   }
 
-  // With its update a copy has to give what the merge holds, in the base's dtype or its own.
-  void try_copies() const {
+  // With its update a copy should give what the merge holds, in the base's dtype or its own.
+  std::vector<std::string> contradicted_copies() {
     Checkpoint base = start_;
     std::vector<std::string> contradicted;
     for (const bool is_own_dtype : {false, true}) {
@@ -293,17 +320,14 @@ class Unmerging {
       contradicted = merging::contradicted_copies(names, options_.adapters, base, merged_,
                                                   options_.threads, sinks_);
     }
-    if (contradicted.empty()) return;
-    throw Error(ErrorKind::incompatible,
-                "cannot unmerge " + merged_.path.string() +
-                    ": what the adapters hold of the base and their updates of it do not give "
-                    "the merge's " +
-                    rules::join_some(contradicted, 5))
-        .in_file(merged_.path.string())
-        .with_hint("it is a merge of another base or of other adapters");
+    for (RestoredTensor& tensor : report_.tensors)
+      if (tensor.is_copy)
+        tensor.gives_merge = std::find(contradicted.begin(), contradicted.end(),
+                                       tensor.base_name) == contradicted.end();
+    return contradicted;
   }
 
-  void refuse_inexact() const {
+  void refuse_inexact(const std::string& doubt) const {
     std::int64_t differing = 0, copies = 0;
     for (const RestoredTensor& tensor : report_.tensors) {
       differing += tensor.is_equal == false ? 1 : 0;
@@ -317,17 +341,15 @@ class Unmerging {
             " restored tensors have another digest than " + report_.recorded_in + " records";
     else if (!report_.recorded_in.empty())
       why = "the root is not the one that " + report_.recorded_in + " records";
-    throw Error(
-        ErrorKind::incompatible,
-        "cannot unmerge " + merged_.path.string() + " exactly: " + why + "; every weight " +
-            (copies == 0 ? "" : "that was subtracted ") + "is within " + ulps +
-            " ulp of the base's, and " + std::to_string(report_.uncertain) + " may differ from it" +
-            (copies == 0
-                 ? ""
-                 : "; " + std::to_string(copies) +
-                       (copies == 1 ? " tensor is a copy" : " tensors are copies") +
-                       " of the base's that the adapters hold, which give the merge with their "
-                       "updates"))
+    throw Error(ErrorKind::incompatible,
+                "cannot unmerge " + merged_.path.string() + " exactly: " + why +
+                    "; the restored values are within " + ulps + " ulp of the base's, and " +
+                    std::to_string(report_.uncertain) + " may differ from it" +
+                    (copies == 0 ? ""
+                                 : "; " + std::to_string(copies) +
+                                       (copies == 1 ? " tensor is a copy" : " tensors are copies") +
+                                       " of the base's that the adapters hold") +
+                    (doubt.empty() ? "" : "; " + doubt))
         .in_file(merged_.path.string())
         .with_hint("--allow-inexact writes it; an exact base needs the base itself");
   }
@@ -339,7 +361,8 @@ class Unmerging {
   std::map<std::string, std::string> tied_;
   std::set<std::string> settled_;
   std::map<std::string, Tensor> copied_;  // as the adapter holds them
-  std::set<std::string> twins_;  // changed by the merge, and restored from the name it untied
+  // Changed by the merge, and restored from the name it untied, in the dtype that has there.
+  std::map<std::string, DType> twins_;
   Recorded recorded_;
   UnmergeReport report_;
 };

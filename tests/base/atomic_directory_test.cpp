@@ -120,8 +120,23 @@ TEST_CASE("a directory that is removed is never seen without some of its files")
   discard_directory(dir / "absent", real_file_system());
 }
 
+TEST_CASE("what a living process is writing stays") {
+  const TempDir dir;
+  const std::string living = ".out.lora-tmp-" + std::to_string(::getppid()) + "-0";
+  for (const std::string& name : {living, std::string(".out.lora-tmp-99999999-0")})
+    testing::write_file(dir / name / "x", "x");
+  remove_unfinished(dir.path(), real_file_system());
+  REQUIRE(entry_count(dir.path()) == 1);
+  REQUIRE(stdfs::exists(dir / living));
+}
+
 TEST_CASE("what a process with our own id left is in nobody's way") {
   const TempDir dir;
+  const std::string file = ".x.lora-tmp-" + std::to_string(::getpid()) + "-1000000";
+  testing::write_file(dir / file, "x");
+  write_file_atomically(dir / "x", "y", {});
+  REQUIRE(entry_count(dir.path()) == 1);
+  stdfs::remove(dir / "x");
   const std::string own = ".out.lora-tmp-" + std::to_string(::getpid()) + "-";
   for (int number = 0; number < 100; ++number)
     testing::write_file(dir / (own + std::to_string(number)) / "x", "x");

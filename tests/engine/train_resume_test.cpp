@@ -85,7 +85,7 @@ TEST_CASE("a run killed before its last pruning is pruned when it is resumed") {
   const std::vector<std::int64_t> steps = checkpoint_steps(options.run_dir);
   const std::filesystem::path older = checkpoint_path(options.run_dir, steps.front() - 1);
   write_file(older / "lora_manifest.json", "{}");
-  write_file(options.run_dir / "checkpoints" / ".step-000001.lora-tmp-1-0" / "state", "x");
+  write_file(options.run_dir / "checkpoints" / ".step-000001.lora-tmp-99999999-0" / "state", "x");
   REQUIRE(fixture.train(resuming(options), fake_surroundings()).steps == 8);
   REQUIRE(checkpoint_steps(options.run_dir) == steps);
   REQUIRE(entry_count(options.run_dir / "checkpoints") == steps.size());

@@ -104,12 +104,12 @@ TEST_CASE("what a killed owner had not finished or not removed yet is gone with 
   const testing::TempDir folder;
   make_run(folder / "run");
   const std::filesystem::path checkpoints = folder / "run" / "checkpoints";
-  for (const char* name : {".step-000001.lora-tmp-1-0", "step-000002"})
+  for (const char* name : {".step-000001.lora-tmp-99999999-0", "step-000002"})
     testing::write_file(checkpoints / name / "x", "x");
-  testing::write_file(folder / "run" / ".adapter.lora-tmp-1-0" / "x", "x");
+  testing::write_file(folder / "run" / ".adapter.lora-tmp-99999999-0" / "x", "x");
   RunDirectory directory(folder / "run", Use::resume, real_file_system());
   REQUIRE(testing::entry_count(checkpoints) == 1);
-  REQUIRE_FALSE(std::filesystem::exists(folder / "run" / ".adapter.lora-tmp-1-0"));
+  REQUIRE_FALSE(std::filesystem::exists(folder / "run" / ".adapter.lora-tmp-99999999-0"));
 }
 
 TEST_CASE("pruning keeps the newest checkpoints") {

@@ -63,7 +63,7 @@ TEST_CASE("a truncation is as good as the full decomposition, and proves how goo
     const Vector sigma = Eigen::JacobiSVD<Matrix>(values).singularValues();
     const double best = sigma.tail(sigma.size() - kRank).squaredNorm();
     const Truncation found =
-        truncate(panels_of(values), values.squaredNorm(), fixed(kRank), "test", true);
+        truncate(panels_of(values), values.squaredNorm(), fixed(kRank), "test", Purpose::proof);
     REQUIRE(!found.is_exact);
     const Matrix error =
         values - dense(found.left).leftCols(kRank) * dense(found.right).leftCols(kRank).transpose();
@@ -93,7 +93,8 @@ TEST_CASE("a search that began in the Gram matrix ends in the values where littl
         dense(panels_of(factors / factors.norm() + std::sqrt(share) * noise / noise.norm()));
     const Vector sigma = Eigen::JacobiSVD<Matrix>(values).singularValues();
     const double best = sigma.tail(sigma.size() - 8).squaredNorm();
-    Truncation found = truncate(panels_of(values), values.squaredNorm(), fixed(8), "test", true);
+    Truncation found =
+        truncate(panels_of(values), values.squaredNorm(), fixed(8), "test", Purpose::proof);
     REQUIRE((found.gram.columns() != 0) == (share > least));
     const Matrix error =
         values - dense(found.left).leftCols(8) * dense(found.right).leftCols(8).transpose();
@@ -206,7 +207,7 @@ TEST_CASE("small matrices and large ranks are decomposed whole") {
        {std::tuple(40, 7, 3), std::tuple(300, 120, 60), std::tuple(33, 33, 33)}) {
     const Matrix values = falling(rows, columns, 1);
     const Truncation found =
-        truncate(panels_of(values), values.squaredNorm(), fixed(rank), "test", true);
+        truncate(panels_of(values), values.squaredNorm(), fixed(rank), "test", Purpose::proof);
     REQUIRE(found.is_exact);
     REQUIRE(found.energies.size() == static_cast<std::size_t>(columns));
     const Vector sigma = Eigen::JacobiSVD<Matrix>(values).singularValues();
@@ -229,7 +230,8 @@ TEST_CASE("a rule that wants more than was found gets a wider sketch") {
         return static_cast<std::int64_t>(i + 1);
     return static_cast<std::int64_t>(energies.size()) + 1;
   };
-  const Truncation found = truncate(panels_of(values), values.squaredNorm(), most, "test", false);
+  const Truncation found =
+      truncate(panels_of(values), values.squaredNorm(), most, "test", Purpose::factors);
   const Vector sigma = Eigen::JacobiSVD<Matrix>(values).singularValues();
   std::int64_t rank = 0;
   for (double kept = 0; kept < 0.985 * values.squaredNorm(); ++rank)

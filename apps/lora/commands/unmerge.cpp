@@ -72,7 +72,7 @@ class Unmerge final : public Command {
       console.line("exact: the digests are those of the base that " + report.recorded_in +
                    " records");
     else
-      console.warning("not proven to be the base: every weight that was subtracted is within " +
+      console.warning("not proven to be the base: the restored values are within " +
                       number_text(report.worst_ulps) + " ulp of it, " +
                       count_text(static_cast<std::uint64_t>(report.uncertain)) +
                       " may differ from it" + copies_text(report));
@@ -83,8 +83,7 @@ class Unmerge final : public Command {
     const auto copies = std::count_if(report.tensors.begin(), report.tensors.end(),
                                       [](const RestoredTensor& tensor) { return tensor.is_copy; });
     return copies == 0 ? ""
-                       : "; tensors that are copies of it, from the adapters, and give the merge "
-                         "with their updates: " +
+                       : "; tensors that are unproven copies of it, from the adapters: " +
                              std::to_string(copies);
   }
 
@@ -96,6 +95,7 @@ class Unmerge final : public Command {
                      {"elements", tensor.elements},
                      {"equal", tensor.is_equal ? Json(*tensor.is_equal) : Json()},
                      {"copy", tensor.is_copy},
+                     {"gives_merge", tensor.gives_merge ? Json(*tensor.gives_merge) : Json()},
                      {"worst_ulps", tensor.is_copy ? Json() : Json(tensor.worst_ulps)},
                      {"uncertain", tensor.is_copy ? Json() : Json(tensor.uncertain)}});
     for (const MergeFile& file : report.files)

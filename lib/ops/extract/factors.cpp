@@ -170,8 +170,8 @@ Factors factor(const std::string& name, const Tensor& base, const Tensor& tuned,
   const int exponent = normalise(difference);
   const double squares = difference.squared_norm;
   const auto rule = rule_of(wish, out.full_rank, squares);
-  Truncation found =
-      numbers::truncate(difference.values, squares, rule, name, true, std::ref(share));
+  Truncation found = numbers::truncate(difference.values, squares, rule, name,
+                                       numbers::Purpose::proof, std::ref(share));
   out.rank = rule(found.energies);
   out.is_exact = found.is_exact;
   PanelMatrix left = found.left, right = found.right;
@@ -232,8 +232,9 @@ std::vector<double> spectrum(const std::string& name, const Tensor& base, const 
   const int exponent = normalise(difference);
   const double squares = difference.squared_norm;
   const auto rule = rule_of({count, std::nullopt}, difference.values.columns(), squares);
-  std::vector<double> energies =
-      numbers::truncate(difference.values, squares, rule, name, false, std::ref(share)).energies;
+  std::vector<double> energies = numbers::truncate(difference.values, squares, rule, name,
+                                                   numbers::Purpose::energies, std::ref(share))
+                                     .energies;
   for (double& energy : energies) energy = std::ldexp(energy, 2 * exponent);
   return energies;
 }

@@ -31,6 +31,7 @@ std::vector<std::string> contradicted_copies(const std::set<std::string>& names,
                                              const std::vector<WeightedAdapter>& given,
                                              const Checkpoint& base, const Checkpoint& merged,
                                              int threads, const Sinks& sinks) {
+  if (names.empty()) return {};
   std::vector<Adapter> adapters;
   for (const WeightedAdapter& one : given) adapters.push_back(updates_of(names, one, base));
   std::vector<const Adapter*> active;

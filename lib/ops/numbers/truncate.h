@@ -34,13 +34,19 @@ struct Truncation {
 /// there are asks for further ones.
 using RankRule = std::function<std::int64_t(const std::vector<double>& energies)>;
 
+/// What a truncation is for.
+enum class Purpose {
+  energies,  ///< alone: left and right may be empty
+  factors,
+  proof,  ///< least_squared_error will be asked for, which makes the Gram matrix worth its price
+};
+
 /// `values` has at least as many rows as columns; `squared_norm` is its own, between 2^-60 and
 /// 2^60, so that powers of it are numbers of f32. `name` seeds the sketch: the same name gives the
-/// same result on any number of threads. `is_to_prove` when least_squared_error will be asked for,
-/// which makes the Gram matrix worth its price. `before` hears how many components the next search
-/// works on, which decides its memory.
+/// same result on any number of threads. `before` hears how many components the next search works
+/// on, which decides its memory.
 Truncation truncate(const PanelMatrix& values, double squared_norm, const RankRule& rule,
-                    const std::string& name, bool is_to_prove,
+                    const std::string& name, Purpose purpose,
                     const std::function<void(std::int64_t width)>& before = {});
 
 /// Parts of all squared singular values that an approximation of rank `rank` cannot reach less

@@ -42,8 +42,7 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view c
 /// name. Best effort, as FileSystem::remove_all.
 void discard_directory(const std::filesystem::path& path, FileSystem& fs) noexcept;
 
-/// Removes what killed writers left in a directory. Only for its one owner: any writer at work
-/// there would lose what it makes.
+/// Removes what writers that are gone left in a directory, whatever their targets.
 void remove_unfinished(const std::filesystem::path& directory, FileSystem& fs) noexcept;
 
 /// True for the name of a file or directory that a writer has not finished, or was removing.

@@ -40,6 +40,9 @@ struct RestoredTensor {
   double worst_ulps = 0;
   std::int64_t uncertain = 0;  ///< elements whose bound is above one
   bool is_copy = false;        ///< not subtracted: an adapter brought the base's weight along
+  /// Of a copy without proof: whether it and its updates give what the merge holds, as far as the
+  /// ways to merge that `verify --merged` knows.
+  std::optional<bool> gives_merge;
 };
 
 struct UnmergeReport {
@@ -59,8 +62,7 @@ struct UnmergeReport {
 /// and a weight that an adapter brought along besides adapting it (is_base_copy) is taken from
 /// there. Throws as merge does; Error(unsupported) for what an adapter replaced whole (saved
 /// modules, biases, token rows) and for DoRA, all by name; Error(incompatible) when lora_merge.json
-/// records other adapters or weights, when such a weight and its updates do not give the merge's
-/// and no root proves it, and, without allow_inexact, when the result is not proven.
+/// records other adapters or weights, and, without allow_inexact, when the result is not proven.
 /// Nothing is left behind by a failure.
 UnmergeReport unmerge(const UnmergeOptions& options, const Sinks& sinks = {});
 
