@@ -15,6 +15,9 @@ constexpr std::int64_t kWidth = kPanelColumns;
 // Directions beyond the wanted rank.
 constexpr std::int64_t kSpare = 8;
 constexpr std::int64_t kSmall = 96;
+// Searches of a larger share of the columns cost more than all eigenvalues, with their vectors or
+// without.
+constexpr std::int64_t kShare = 3, kValueShare = 4;
 constexpr int kMostSteps = 12;
 // Of the squared error: what more steps may still gain, and what a proof may leave open.
 constexpr double kConverged = 1e-3, kProven = 2e-3;
@@ -255,7 +258,8 @@ Truncation truncate(const PanelMatrix& values, double squared_norm, const RankRu
   const std::int64_t least = values.columns();
   PanelMatrix gram;
   for (std::int64_t width = (rule({}) + kSpare + kWidth - 1) / kWidth * kWidth;; width *= 2) {
-    const bool is_exact = least <= kSmall || 3 * width > least;
+    const std::int64_t share = purpose == Purpose::energies ? kValueShare : kShare;
+    const bool is_exact = least <= kSmall || share * width > least;
     if (before) before(is_exact ? least : width);
     if (is_exact) return exact(values, purpose);
     Truncation found = Search(values, squared_norm, width, rule).run(name, purpose, gram);
