@@ -101,8 +101,7 @@ class Unmerging {
     MergeReport done = merge(merging, sinks_);
     if (options_.dry_run) {
       for (const MergedWeight& weight : done.weights) add(weight.base_name);
-      for (const auto& [name, copy] : copied_) add(name).is_copy = true;
-      for (const auto& [name, dtype] : twins_) add(name);
+      add_whole();
     }
     report_.weight_bytes = done.weight_bytes;
     report_.files = std::move(done.files);
@@ -257,11 +256,18 @@ class Unmerging {
     return tensor;
   }
 
+  // What was not subtracted.
+  void add_whole() {
+    for (const auto& [name, copy] : copied_) add(name).is_copy = true;
+    for (const auto& [name, dtype] : twins_) add(name);
+  }
+
   // Tensors that were not touched are the merge's own bytes, so only the others need proof; without
   // digests of them the root, which is over all tensors, decides.
   void judge(const Checkpoint& written, const BaseLock& lock,
              const std::vector<MergedWeight>& changed) {
-    std::vector<RestoredTensor> tensors(changed.size());
+    std::vector<RestoredTensor>& tensors = report_.tensors;
+    tensors.resize(changed.size());
     parallel_for(changed.size(), options_.threads, [&](std::size_t i) {
       sinks_.throw_if_cancelled();
       const std::string name = replay::stored_name(written, changed[i].base_name);
@@ -270,15 +276,13 @@ class Unmerging {
       tensors[i].elements = tensor.numel();
       bound(*merged_.find(name), tensor, recorded_.is_safe_merge, tensors[i]);
     });
-    const auto add_whole = [&](const std::string& name) -> RestoredTensor& {
-      RestoredTensor& tensor = tensors.emplace_back();
-      tensor.base_name = name;
-      tensor.elements = written.tensors.at(name).numel();
-      return tensor;
-    };
-    for (const auto& [name, copy] : copied_) add_whole(name).is_copy = true;
-    for (const auto& [name, dtype] : twins_)
-      bound_rounding(dtype, written.tensors.at(name), add_whole(name));
+    add_whole();
+    for (std::size_t i = changed.size(); i < tensors.size(); ++i) {
+      const Tensor& tensor = written.tensors.at(tensors[i].base_name);
+      tensors[i].elements = tensor.numel();
+      const auto twin = twins_.find(tensors[i].base_name);
+      if (twin != twins_.end()) bound_rounding(twin->second, tensor, tensors[i]);
+    }
     const bool has_root = recorded_.root && lock.root == *recorded_.root;
     bool is_each_equal = !tensors.empty();
     for (RestoredTensor& tensor : tensors) {
@@ -294,10 +298,10 @@ class Unmerging {
     }
     // A root says more than the digests of what was touched.
     report_.is_exact = recorded_.root ? has_root : is_each_equal;
-    report_.tensors = std::move(tensors);
     report_.recorded_in = recorded_.source;
     if (report_.is_exact) return;
-    const std::string contradicted = rules::join_some(contradicted_copies(), 5);
+    const std::set<std::string> names = contradicted_copies();
+    const std::string contradicted = rules::join_some({names.begin(), names.end()}, 5);
     const std::string doubt =
         contradicted.empty() ? ""
                              : "with its update the copy of " + contradicted +
@@ -308,22 +312,20 @@ class Unmerging {
   }
 
   // With its update a copy should give what the merge holds, in the base's dtype or its own.
-  std::vector<std::string> contradicted_copies() {
-    Checkpoint base = start_;
-    std::vector<std::string> contradicted;
-    for (const bool is_own_dtype : {false, true}) {
-      std::set<std::string> names(contradicted.begin(), contradicted.end());
-      for (const auto& [name, copy] : copied_) {
-        if (is_own_dtype) base.tensors.at(name) = copy;
-        if (!is_own_dtype) names.insert(name);
-      }
-      contradicted = merging::contradicted_copies(names, options_.adapters, base, merged_,
-                                                  options_.threads, sinks_);
+  std::set<std::string> contradicted_copies() {
+    const auto find_in = [&](const std::set<std::string>& names, const Checkpoint& base) {
+      return merging::contradicted_copies(names, options_.adapters, base, merged_, options_.threads,
+                                          sinks_);
+    };
+    std::set<std::string> names;
+    Checkpoint uncast = start_;
+    for (const auto& [name, copy] : copied_) {
+      names.insert(name);
+      uncast.tensors.at(name) = copy;
     }
+    const std::set<std::string> contradicted = find_in(find_in(names, start_), uncast);
     for (RestoredTensor& tensor : report_.tensors)
-      if (tensor.is_copy)
-        tensor.gives_merge = std::find(contradicted.begin(), contradicted.end(),
-                                       tensor.base_name) == contradicted.end();
+      if (tensor.is_copy) tensor.gives_merge = !contradicted.contains(tensor.base_name);
     return contradicted;
   }
 

@@ -56,6 +56,12 @@ class Training:
         return subprocess.Popen(command, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                 stderr=subprocess.PIPE)
 
+    def finish(self, run, steps, settings):
+        """A run, or the rest of one, that nobody kills."""
+        process = self.start(run, steps, settings)
+        if process.wait(TIMEOUT) != 0:
+            raise RuntimeError(f"{run.name} failed: {process.stderr.read().decode()[-500:]}")
+
 
 def newest_checkpoint(run):
     names = sorted(p.name for p in (run / "checkpoints").glob("step-*"))
@@ -143,9 +149,7 @@ def difference(straight, killed):
 def check_kills(training, kind, kills, generator):
     steps = STEPS_A_KILL * kills
     straight = training.folder / f"{kind}-straight"
-    process = training.start(straight, steps, KINDS[kind])
-    if process.wait(TIMEOUT) != 0:
-        raise RuntimeError(process.stderr.read().decode()[-500:])
+    training.finish(straight, steps, KINDS[kind])
     done = 0
     for runs in range(2 * kills):  # another run takes what kills one that is over has left
         killed = training.folder / f"{kind}-killed-{runs}"
@@ -163,8 +167,7 @@ def check_kills_while_pruning(training, kills, generator):
     """Nothing follows the last pruning that would make good what a kill left there."""
     steps = KEPT + 1
     straight = training.folder / "pruned-straight"
-    if training.start(straight, steps, KINDS["plain"]).wait(TIMEOUT) != 0:
-        raise RuntimeError("the run that is not killed failed")
+    training.finish(straight, steps, KINDS["plain"])
     files_in = lambda checkpoint: len(list(checkpoint.iterdir()))
     whole = files_in(straight / "checkpoints" / newest_checkpoint(straight))
     done = 0
@@ -179,8 +182,7 @@ def check_kills_while_pruning(training, kills, generator):
         half = [p for p in (run / "checkpoints").glob("step-*") if files_in(p) < whole]
         if half:
             raise RuntimeError(f"a kill left half of {half[0].name}")
-        if training.start(run, steps, KINDS["plain"]).wait(TIMEOUT) != 0:
-            raise RuntimeError("the run was not resumed")
+        training.finish(run, steps, KINDS["plain"])
         problem = difference(straight, run)
         if problem:
             raise RuntimeError(f"another content: {problem}")
@@ -234,9 +236,7 @@ def fill_and_empty(training, disk):
     if code != 0:
         raise RuntimeError(f"the run did not end well: {lines[-3:]}")
     straight = training.folder / "undisturbed"
-    other = training.start(straight, steps, KINDS["plain"])
-    if other.wait(TIMEOUT) != 0:
-        raise RuntimeError(other.stderr.read().decode()[-500:])
+    training.finish(straight, steps, KINDS["plain"])
     problem = difference(straight, run)
     if problem:
         raise RuntimeError(f"after a full disk another content: {problem}")

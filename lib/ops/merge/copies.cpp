@@ -27,17 +27,17 @@ bool is_contradicted(const replay::Outcome& outcome) {
 
 }  // namespace
 
-std::vector<std::string> contradicted_copies(const std::set<std::string>& names,
-                                             const std::vector<WeightedAdapter>& given,
-                                             const Checkpoint& base, const Checkpoint& merged,
-                                             int threads, const Sinks& sinks) {
+std::set<std::string> contradicted_copies(const std::set<std::string>& names,
+                                          const std::vector<WeightedAdapter>& given,
+                                          const Checkpoint& base, const Checkpoint& merged,
+                                          int threads, const Sinks& sinks) {
   if (names.empty()) return {};
   std::vector<Adapter> adapters;
   for (const WeightedAdapter& one : given) adapters.push_back(updates_of(names, one, base));
   std::vector<const Adapter*> active;
   for (const Adapter& adapter : adapters) active.push_back(&adapter);
   const replay::Plan plan = replay::make_plan(active, base, merged);
-  std::vector<std::string> contradicted;
+  std::set<std::string> contradicted;
   for (std::size_t i = 0; i < plan.targets.size(); ++i) {
     const std::string name = replay::stored_name(base, plan.targets[i].base_name);
     if (!names.contains(name)) continue;
@@ -47,8 +47,7 @@ std::vector<std::string> contradicted_copies(const std::set<std::string>& names,
       if (shared.target == i)
         ways.insert(ways.end(), shared.alternatives.begin(), shared.alternatives.end());
     const auto outcomes = replay::replay(ways, threads, sinks);
-    if (std::all_of(outcomes.begin(), outcomes.end(), is_contradicted))
-      contradicted.push_back(name);
+    if (std::all_of(outcomes.begin(), outcomes.end(), is_contradicted)) contradicted.insert(name);
   }
   return contradicted;
 }
